@@ -1,0 +1,1 @@
+"""ExternalProcessor: one decision per request, in the request phase only."""

@@ -1,0 +1,1 @@
+"""RateLimitService (RLS v3): pure matching rules, a limiter, algorithms and their storages."""

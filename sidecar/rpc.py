@@ -1,0 +1,80 @@
+"""The handler interface between a service and whatever gRPC engine carries it.
+
+A service is data: a name and its methods. A handler is a plain callable that returns its reply at once, or
+an awaitable when it truly has to wait (a store, a lock). No engine type appears here, so the same service
+runs on grpc.aio today and on another engine tomorrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from google.protobuf.message import Message
+
+Metadata: TypeAlias = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a handler may know about its call: the method's path and the peer's (ASCII) metadata."""
+
+    path: str
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one incoming message of a stream leads to.
+
+    `replies` are sent in order. `done` ends the call with status OK right after them: end it as soon as
+    nothing more will be said, because a stream that is left open dies with this process.
+    """
+
+    replies: tuple[Message, ...] = ()
+    done: bool = False
+
+
+NOTHING = Step()
+DONE = Step(done=True)
+
+
+class StreamHandler(Protocol):
+    """The state of one client-streaming or bidirectional call. Raise `RpcError` to end it with a status."""
+
+    def on_message(self, message: Any) -> Step | Awaitable[Step]:
+        """A message has arrived. The next one is delivered only after this step is finished."""
+
+    def on_end(self) -> Step | Awaitable[Step]:
+        """The client has half-closed: no message follows. The call ends after the replies of this step."""
+
+    def on_close(self) -> None:
+        """The call is over, for whatever reason (finished, failed, cancelled). Called exactly once."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """One request, one reply."""
+
+    name: str
+    request: type[Message]
+    handle: Callable[[Any, CallContext], Message | Awaitable[Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """Messages in, messages out; with `single_reply` the method is client-streaming: one reply, at its end."""
+
+    name: str
+    request: type[Message]
+    open: Callable[[CallContext], StreamHandler]
+    single_reply: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gRPC service: its full name (`package.Service`) and its methods."""
+
+    name: str
+    methods: tuple[UnaryMethod | StreamMethod, ...]
