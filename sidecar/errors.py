@@ -1,9 +1,9 @@
 """The error tree of the ground floor.
 
-    HeadgateError                 everything we raise on purpose
-    ├── ConfigError               a configuration that cannot be used: place and mend, one line each
-    ├── RpcError                  a gRPC call that ends with a status other than OK
-    └── StoreError                the counter store failed; `transient` says whether a retry may help
+HeadgateError                 everything we raise on purpose
+├── ConfigError               a configuration that cannot be used: place and mend, one line each
+├── RpcError                  a gRPC call that ends with a status other than OK
+└── StoreError                the counter store failed; `transient` says whether a retry may help
 """
 
 from __future__ import annotations

@@ -21,7 +21,16 @@ def connect(url: str, *, timeout: float = 0.1, max_connections: int = 64) -> Red
     Raises `ConfigError` when the URL's scheme is not one of `SCHEMES` or the URL cannot be parsed.
     """
     if not url.startswith(SCHEMES):
-        raise ConfigError([Problem("store", "", f"'{url.split('://')[0]}' is not a Redis scheme", f"use one of {', '.join(SCHEMES)}")])
+        raise ConfigError(
+            [
+                Problem(
+                    "store",
+                    "",
+                    f"'{url.split('://')[0]}' is not a Redis scheme",
+                    f"use one of {', '.join(SCHEMES)}",
+                )
+            ]
+        )
     try:
         return Redis.from_url(
             url,

@@ -1,0 +1,146 @@
+"""Envoy's gRPC access log (envoy/service/accesslog/v3): what became of each request, from Envoy's own data.
+
+Entries come in batches, off the path of any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
+from google.protobuf.duration_pb2 import Duration
+
+from extproc.processor import METADATA, USAGE_METADATA
+from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
+
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One finished request. Times are in seconds, None where there was none; tokens None when not reported."""
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    key: str
+    model: str
+    provider: str
+    target_model: str
+    operation: str
+    seconds: float
+    upstream_seconds: float | None
+    first_byte_seconds: float | None
+    decision_seconds: float | None
+    estimate: int | None
+    total_tokens: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    disconnected: bool
+    attempts: int
+    flags: tuple[str, ...]
+
+
+def read(entry: HTTPAccessLogEntry) -> RequestRecord:
+    """The record of one log entry."""
+    common = entry.common_properties
+    metadata = common.metadata.filter_metadata
+    facts = metadata.get(METADATA, {})
+    usage = metadata.get(USAGE_METADATA, {})
+    flags = tuple(
+        field.name
+        for field, value in common.response_flags.ListFields()
+        if field.name != "unauthorized_details" and value
+    )
+    first = _seconds(common, "time_to_first_upstream_rx_byte")
+    sent = _seconds(common, "time_to_first_upstream_tx_byte")
+    last = _seconds(common, "time_to_last_upstream_rx_byte")
+    reported = _number(usage, "prompt") is not None or _number(usage, "completion") is not None
+    decision = _number(facts, "decision_us")
+    return RequestRecord(
+        request_id=entry.request.request_id,
+        method=entry.request.request_method and _method_name(entry),
+        path=(entry.request.original_path or entry.request.path).partition("?")[0],
+        status=entry.response.response_code.value,
+        key=_text(facts, "key"),
+        model=_text(facts, "model"),
+        provider=_text(facts, "provider"),
+        target_model=_text(facts, "target_model"),
+        operation=_text(facts, "operation"),
+        seconds=_duration(common.duration)
+        if common.HasField("duration")
+        else (_seconds(common, "time_to_last_downstream_tx_byte") or 0.0),
+        upstream_seconds=last - sent if last is not None and sent is not None else None,
+        first_byte_seconds=first,
+        decision_seconds=decision / 1e6 if decision is not None else None,
+        estimate=_whole(facts, "estimate"),
+        total_tokens=_whole(usage, "total") if reported else None,
+        prompt_tokens=_whole(usage, "prompt"),
+        completion_tokens=_whole(usage, "completion"),
+        cached_tokens=_whole(usage, "cached"),
+        disconnected=common.response_flags.downstream_connection_termination,
+        attempts=common.upstream_request_attempt_count,
+        flags=flags,
+    )
+
+
+def _method_name(entry: HTTPAccessLogEntry) -> str:
+    field = entry.request.DESCRIPTOR.fields_by_name["request_method"]
+    return str(field.enum_type.values_by_number[entry.request.request_method].name)
+
+
+def _duration(value: Duration) -> float:
+    return float(value.seconds + value.nanos / 1e9)
+
+
+def _seconds(common: Any, field: str) -> float | None:
+    return _duration(getattr(common, field)) if common.HasField(field) else None
+
+
+def _number(facts: Mapping[str, Any], name: str) -> float | None:
+    value = facts[name] if name in facts else None  # noqa: SIM401 - a protobuf Struct has no get()
+    return value if isinstance(value, float) else None
+
+
+def _whole(facts: Mapping[str, Any], name: str) -> int | None:
+    value = _number(facts, name)
+    return None if value is None else int(value)
+
+
+def _text(facts: Mapping[str, Any], name: str) -> str:
+    value = facts[name] if name in facts else ""  # noqa: SIM401 - a protobuf Struct has no get()
+    return value if isinstance(value, str) else ""
+
+
+class _Log:
+    """One stream of log messages."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: Callable[[RequestRecord], None]) -> None:
+        self._sink = sink
+
+    def on_message(self, message: StreamAccessLogsMessage) -> Step:
+        for entry in message.http_logs.log_entry:
+            self._sink(read(entry))
+        return NOTHING
+
+    def on_end(self) -> Step:
+        return Step((StreamAccessLogsResponse(),), done=True)
+
+    def on_close(self) -> None:
+        return
+
+
+def access_log(sink: Callable[[RequestRecord], None]) -> Service:
+    """The service; every finished request goes to `sink`."""
+
+    def opened(_context: CallContext) -> _Log:
+        return _Log(sink)
+
+    return Service(SERVICE, (StreamMethod("StreamAccessLogs", StreamAccessLogsMessage, opened, single_reply=True),))

@@ -1,0 +1,74 @@
+"""The values that one request is made of while it is decided. No protobuf and no I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from extproc.policy import Key, Model, Policy, Target
+from extproc.providers.openai import Body, Operation
+
+MetadataValue: TypeAlias = str | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """A request's headers as Envoy saw them; names are lower case, repeated names keep every value."""
+
+    fields: Mapping[str, tuple[bytes, ...]]
+    end_of_stream: bool
+
+    def one(self, name: str) -> str:
+        """The value of `name`, or an empty text when it is absent or stands more than once."""
+        values = self.fields.get(name, ())
+        return values[0].decode("utf-8", "replace") if len(values) == 1 else ""
+
+    def all(self, name: str) -> tuple[bytes, ...]:
+        """Every value of `name`, in order."""
+        return self.fields.get(name, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of our own: the provider is not asked."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NeedBody:
+    """The headers are in order; the decision needs the whole body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The request goes on, changed: headers to set and remove, a body that replaces the old one, metadata."""
+
+    set_headers: tuple[tuple[str, str], ...]
+    remove_headers: tuple[str, ...]
+    body: bytes | None
+    metadata: Mapping[str, Mapping[str, MetadataValue]]
+
+
+Outcome: TypeAlias = Reply | NeedBody | Forward
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request under decision. Filters read it and write what they found; nothing else keeps state."""
+
+    policy: Policy
+    headers: RequestHeaders
+    key: Key | None = None
+    operation: Operation | None = None
+    raw_body: bytes = b""
+    body: Body | None = None
+    model: Model | None = None
+    target: Target | None = None
+    estimate: int = 0
+    rewritten: bytes | None = None
+    strip_usage: bool = False
+    reply: Reply | None = field(default=None)

@@ -1,0 +1,1 @@
+"""One module per dialect: its operations, how its bodies are read and rewritten, its error shape."""

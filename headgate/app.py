@@ -1,0 +1,255 @@
+"""The composition root of the sidecar: settings in, running services out. Read it top-down.
+
+Sidecar.start -> services and admin are up -> reload on SIGHUP or file change -> drain -> stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from extproc.accesslog import access_log
+from extproc.policy import Policy
+from extproc.policy import build as build_policy
+from extproc.processor import Processor
+from extproc.server import external_processor
+from headgate import __version__
+from headgate.admin import AdminServer, AdminSources, Dependency
+from headgate.envoy_admin import EnvoyAdmin
+from headgate.limits import build_rules, present
+from headgate.render.layout import Layout
+from headgate.reporting import Reporter
+from headgate.settings import Settings, load_settings
+from ratelimit.limiter import Limiter
+from ratelimit.rules import RuleSet
+from ratelimit.server import rate_limit_service
+from ratelimit.storage import open_store
+from sidecar.errors import ConfigError, StoreError
+from sidecar.metrics import Metrics
+from sidecar.reload import Current, changes, fingerprint
+from sidecar.server import GrpcServer
+
+_log = structlog.get_logger("headgate")
+_BODY_HEADROOM = 1 << 20
+_PING_SECONDS = 0.5
+
+# What a running process cannot change about itself.
+FIXED = ("admin", "store", "services", "run_dir", "max_body", "log")
+Only = Literal["extproc", "ratelimit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a configuration decides, built together and swapped together."""
+
+    settings: Settings
+    policy: Policy
+    rules: RuleSet
+    version: str
+
+
+def build_snapshot(settings: Settings, version: str) -> Snapshot:
+    """The snapshot of checked settings."""
+    policy = build_policy(settings, max_body_bytes=settings.max_body, created=int(time.time()))
+    return Snapshot(settings, policy, build_rules(settings), version)
+
+
+class Sidecar:
+    """Both services (or one), the access log, and the admin port, in one process."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        layout: Layout,
+        *,
+        only: Only | None = None,
+        watch: bool = True,
+        manages_envoy: bool = False,
+    ) -> None:
+        self._path = path
+        self._layout = layout
+        self._watch = watch
+        self._started = time.monotonic()
+        self._current = Current(build_snapshot(settings, fingerprint(path)))
+        self._draining = False
+        self._stopping = asyncio.Event()
+        self.metrics = Metrics()
+        reporter = Reporter(
+            self.metrics, log_requests=settings.log.requests, settings=lambda: self._current.get().settings
+        )
+        self._servers: dict[str, GrpcServer] = {}
+        if only != "ratelimit":
+            processor = Processor(lambda: self._current.get().policy, random.random)
+            services = (
+                external_processor(processor, time.perf_counter, reporter),
+                access_log(reporter.finished),
+            )
+            self._servers["extproc"] = GrpcServer(
+                services,
+                listen=layout.extproc(settings),
+                max_message_bytes=settings.max_body + _BODY_HEADROOM,
+            )
+        self._store = open_store(settings.store) if only != "extproc" else None
+        if self._store is not None:
+            limiter = Limiter(self._store, time.time, reporter)
+            service = rate_limit_service(limiter, lambda: self._current.get().rules, present)
+            self._servers["ratelimit"] = GrpcServer([service], listen=layout.ratelimit(settings))
+        self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
+        self._admin = AdminServer(
+            settings.admin, AdminSources(self._dependencies, self.metrics.exposition, self._status)
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop gracefully."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR1, self.drain)
+        await self.start()
+        watcher = asyncio.create_task(self._reload_on_change()) if self._watch else None
+        try:
+            await self._stopping.wait()
+        finally:
+            if watcher is not None:
+                await watcher
+            await self.stop()
+
+    async def start(self) -> None:
+        """Bring everything up. Raises `ConfigError` when an address cannot be bound."""
+        self._taken()
+        try:
+            for server in self._servers.values():
+                await server.start()
+            await self._admin.start()
+        except ConfigError:
+            await self.stop()
+            raise
+        _log.info(
+            "serving",
+            version=__version__,
+            admin=self._current.get().settings.admin,
+            config=self._current.get().version,
+            **{name: server.address for name, server in self._servers.items()},
+        )
+
+    def drain(self) -> None:
+        """Report not ready from now on; everything still works."""
+        self._draining = True
+
+    async def stop(self) -> None:
+        """Turn away new calls, let running ones finish, close the store."""
+        self.drain()
+        grace = self._current.get().settings.drain_timeout
+        await asyncio.gather(*(server.stop(grace) for server in self._servers.values()))
+        await self._admin.stop()
+        if self._store is not None:
+            await self._store.close()
+        if self._envoy is not None:
+            await self._envoy.close()
+        _log.info("stopped")
+
+    def reload(self) -> bool:
+        """Read the file again and swap the snapshot. A bad file changes nothing; returns whether it was taken."""
+        previous = self._current.get()
+        try:
+            version = fingerprint(self._path)
+            settings, _ = load_settings(self._path, os.environ)
+            snapshot = build_snapshot(settings, version)
+        except ConfigError as error:
+            self.metrics.reloads.labels("rejected").inc()
+            self.metrics.reload_healthy.set(0)
+            for problem in error.problems:
+                _log.error(
+                    "config_rejected",
+                    place=problem.place,
+                    path=problem.path,
+                    reason=problem.message,
+                    mend=problem.mend,
+                )
+            return False
+        fixed = [name for name in FIXED if getattr(settings, name) != getattr(previous.settings, name)]
+        if fixed:
+            _log.warning("config_needs_restart", settings=fixed)
+        self._current.swap(snapshot)
+        self._taken()
+        _log.info("config_taken", config=version, previous=previous.version)
+        return True
+
+    def _taken(self) -> None:
+        self.metrics.reloads.labels("taken").inc()
+        self.metrics.reload_healthy.set(1)
+        self.metrics.reload_time.set_to_current_time()
+
+    async def _reload_on_change(self) -> None:
+        async for _ in changes(self._path, self._stopping):
+            self.reload()
+
+    async def _dependencies(self) -> Mapping[str, Dependency]:
+        found = {name: Dependency("serving", not self._draining) for name in self._servers}
+        if self._draining:
+            found = {name: Dependency("draining", ready=False) for name in self._servers}
+        if self._store is not None:
+            found["store"] = await self._store_state()
+        if self._envoy is not None:
+            state = await self._envoy.state()
+            found["envoy"] = Dependency(state or "does not answer", state == "LIVE")
+        return found
+
+    async def _store_state(self) -> Dependency:
+        assert self._store is not None
+        settings = self._current.get().settings
+        if settings.store.startswith("memory://"):
+            return Dependency("memory", ready=True)
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._store.ping()
+        except (StoreError, TimeoutError) as error:
+            policy = settings.rate_limits.on_error
+            return Dependency(
+                f"down ({error or 'timeout'}): requests are {'allowed' if policy == 'allow' else 'denied'}",
+                policy == "allow",
+            )
+        return Dependency("answers", ready=True)
+
+    def _status(self) -> Mapping[str, Any]:
+        snapshot = self._current.get()
+        settings = snapshot.settings
+        return {
+            "version": __version__,
+            "config": {"file": str(self._path), "hash": snapshot.version},
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "draining": self._draining,
+            "services": {name: server.address for name, server in self._servers.items()},
+            "store": settings.store.partition("://")[0],
+            "providers": {
+                name: {
+                    "dialect": one.dialect,
+                    "base_url": one.base_url,
+                    "has_key": bool(one.api_key.get_secret_value()),
+                }
+                for name, one in settings.providers.items()
+            },
+            "models": {
+                name: [{"provider": t.provider, "model": t.model or name, "weight": t.weight} for t in targets]
+                for name, targets in settings.models.items()
+            },
+            "keys": [key.name for key in settings.keys],
+        }
+
+
+async def serve(sidecar: Sidecar) -> None:
+    """Run `sidecar` to its end."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await sidecar.run()

@@ -1,0 +1,265 @@
+"""The `headgate` command."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets as random_secrets
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from headgate import __version__
+from headgate.app import Only, Sidecar
+from headgate.app import serve as serve_sidecar
+from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
+from headgate.render.bootstrap import static_bootstrap
+from headgate.render.layout import Layout
+from headgate.render.secrets import REDACTED, credentials, has_key
+from headgate.settings import Settings, load_settings, split_address
+from headgate.up.child import Child
+from headgate.up.supervisor import Configuration, Supervisor, read
+from sidecar import logs
+from sidecar.errors import ConfigError, HeadgateError, Problem
+
+app = typer.Typer(
+    name="headgate",
+    help="The LLM policy layer for Envoy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=True)
+app.add_typer(render_app, name="render")
+
+_out = Console()
+_err = Console(stderr=True)
+
+ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="headgate.yaml")]
+RequiredConfig = Annotated[Path, typer.Option("-c", "--config", help="headgate.yaml")]
+ListenOption = Annotated[str | None, typer.Option(help="address of the gateway (host:port)")]
+AdminOption = Annotated[str | None, typer.Option(help="address of the admin port (host:port)")]
+StoreOption = Annotated[str | None, typer.Option(help="memory://, redis://…, rediss://…, unix://…")]
+RunDirOption = Annotated[str | None, typer.Option(help="folder for sockets and Envoy's files")]
+
+
+def _flags(**given: str | None) -> None:
+    """Flags win over the environment, here and in every child: they become variables."""
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"HEADGATE_{name.upper()}"] = value
+
+
+def _fail(error: HeadgateError) -> NoReturn:
+    """Print what is wrong and how to mend it, one line each, and exit with 1."""
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            _err.print(str(problem), style="red", markup=False, highlight=False, soft_wrap=True)
+    else:
+        _err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _default_run_dir() -> Path:
+    """Where `serve` and `render static` meet when no folder is given: private to this user."""
+    return Path(tempfile.gettempdir()) / f"headgate-{os.getuid()}"
+
+
+def _layout(settings: Settings) -> Layout:
+    return Layout(Path(settings.run_dir).absolute() if settings.run_dir else _default_run_dir())
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ConfigError(
+            [Problem("run_dir", "", f"{folder} belongs to another user", "choose another with --run-dir")]
+        )
+
+
+@app.command()
+def up(
+    config: ConfigOption = None,
+    listen: ListenOption = None,
+    admin: AdminOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Run the gateway on this machine: Envoy in front, the sidecar behind it, both watched.
+
+    Without a configuration it runs a demonstration with a fake provider and a demo key.
+    """
+    _flags(listen=listen, admin=admin, store=store)
+    try:
+        with tempfile.TemporaryDirectory(prefix="headgate-demo-") as folder:
+            fake_port = free_port() if config is None else 0
+            path = write_demo(Path(folder), fake_port) if config is None else config
+            with _out.status("reading the configuration"):
+                configuration = read(path, os.environ)
+                logs.configure(configuration.settings.log.level, configuration.settings.log.format)
+                for name in ("listen", "admin"):
+                    _check_free(name, getattr(configuration.settings, name))
+            _step(f"configuration {path} checked ({configuration.version})")
+            asyncio.run(_up(configuration, fake_port))
+    except HeadgateError as error:
+        _fail(error)
+
+
+def _step(text: str) -> None:
+    _out.print(f"[green]✓[/green] {text}", highlight=False)
+
+
+async def _up(configuration: Configuration, fake_port: int) -> None:
+    fake: Child | None = None
+    if fake_port:
+        command = [sys.executable, "-m", "headgate", "fake-provider", "--port", str(fake_port)]
+        fake = Child("fake-provider", command)
+        _step(f"starting the fake provider on port {fake_port}")
+        await fake.start()
+    try:
+        supervisor = Supervisor(configuration, _step)
+        await supervisor.run(lambda: _ready(configuration.settings, demo=fake is not None))
+    finally:
+        if fake is not None:
+            await fake.stop(2.0)
+    _step("stopped")
+
+
+def _check_free(name: str, address: str) -> None:
+    """Raise `ConfigError` when somebody else has the address."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            mend = f"free it, or choose another with --{name} HOST:PORT"
+            raise ConfigError([Problem(name, "", f"cannot bind {address}: {error.strerror}", mend)]) from error
+
+
+def _ready(settings: Settings, *, demo: bool) -> None:
+    scheme = "https" if settings.tls else "http"
+    gateway = f"{scheme}://{settings.listen}"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("gateway", gateway)
+    table.add_row("admin", f"http://{settings.admin}  (/healthz /readyz /metrics /status)")
+    table.add_row("store", settings.store.partition("://")[0])
+    table.add_row("models", ", ".join(settings.models) or "none")
+    _out.print()
+    if demo:
+        _out.print("[bold yellow]DEMONSTRATION[/bold yellow]: a fake provider answers, and everybody knows the key.")
+    _out.print(table)
+    model = next(iter(settings.models), "MODEL")
+    _out.print("\nTry it:\n")
+    # Not wrapped and not marked up: the line must work as pasted.
+    print(f"  {curl_line(gateway, model, DEMO_KEY if demo else 'YOUR_KEY')}\n", flush=True)
+    _out.print("Ctrl-C stops it: open requests finish first.", style="dim")
+
+
+@app.command()
+def serve(
+    config: RequiredConfig,
+    only: Annotated[str | None, typer.Option(help="extproc or ratelimit: start one service alone")] = None,
+    admin: AdminOption = None,
+    store: StoreOption = None,
+    run_dir: RunDirOption = None,
+    managed: Annotated[bool, typer.Option("--managed", hidden=True)] = False,
+) -> None:
+    """Run the sidecar only: ext_proc, rate limit and admin, for an Envoy that somebody else runs."""
+    _flags(admin=admin, store=store, run_dir=run_dir)
+    if only not in (None, "extproc", "ratelimit"):
+        _fail(ConfigError([Problem("--only", "", f"there is no service '{only}'", "write extproc or ratelimit")]))
+    chosen: Only | None = "extproc" if only == "extproc" else "ratelimit" if only == "ratelimit" else None
+    try:
+        settings, _ = load_settings(config, os.environ)
+        logs.configure(settings.log.level, settings.log.format)
+        layout = _layout(settings)
+        _private_folder(layout.folder)
+        asyncio.run(_serve(config, settings, layout, chosen, managed))
+    except HeadgateError as error:
+        _fail(error)
+
+
+async def _serve(path: Path, settings: Settings, layout: Layout, only: Only | None, managed: bool) -> None:
+    await serve_sidecar(Sidecar(path, settings, layout, only=only, watch=not managed, manages_envoy=managed))
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="headgate.yaml")]) -> None:
+    """Check a configuration: exit 0 when it can be used, else 1 with file, line, key and mend."""
+    try:
+        settings, read_file = load_settings(file, os.environ)
+        credentials(settings, read_file)
+    except HeadgateError as error:
+        _fail(error)
+    counts = f"{len(settings.providers)} providers, {len(settings.models)} models, {len(settings.keys)} keys"
+    _out.print(f"{file}: ok ({counts})", highlight=False)
+
+
+@render_app.command("static")
+def render_static(
+    config: RequiredConfig,
+    with_secrets: Annotated[bool, typer.Option(help="write the providers' keys into it")] = False,
+    envoy_admin: Annotated[str, typer.Option(help="address of Envoy's own admin interface")] = "127.0.0.1:9901",
+    run_dir: RunDirOption = None,
+) -> None:
+    """Print one static Envoy bootstrap (JSON) that works with `headgate serve` and the same file.
+
+    Providers' keys are left out unless --with-secrets is given.
+    """
+    _flags(run_dir=run_dir)
+    try:
+        settings, file = load_settings(config, os.environ)
+        if with_secrets:
+            keys = credentials(settings, file)
+        else:
+            keys = {name: REDACTED for name, one in settings.providers.items() if has_key(one)}
+        bootstrap = static_bootstrap(settings, _layout(settings), keys, admin=envoy_admin)
+    except HeadgateError as error:
+        _fail(error)
+    print(json.dumps(bootstrap, indent=2))
+
+
+@app.command("fake-provider")
+def fake_provider(
+    host: str = "127.0.0.1",
+    port: int = 9101,
+    behaviour: Annotated[str, typer.Option(help="defaults for every answer, as in the x-fake header")] = "",
+) -> None:
+    """Run the fake provider: a test and demonstration tool that makes up its answers."""
+    from headgate.fake_provider.behaviour import Behaviour
+    from headgate.fake_provider.server import run
+
+    _err.print(f"fake provider (makes up its answers) on http://{host}:{port}/v1", highlight=False)
+    run(host=host, port=port, name="fake", behaviour=Behaviour.parse(behaviour))
+
+
+@app.command("new-key")
+def new_key(name: Annotated[str, typer.Argument(help="who it is for")]) -> None:
+    """Make a gateway key: prints it once, and the entry for `keys:` that holds only its hash."""
+    key = f"sk-hg-{random_secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    _err.print("The key (shown only now):", style="bold")
+    print(key)
+    _err.print("The entry for headgate.yaml:", style="bold")
+    print(f'  - {{name: {name}, sha256: "{digest}", models: ["*"]}}')
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"headgate {__version__}")
+
+
+def main() -> None:
+    """The entry point of the `headgate` command."""
+    app()

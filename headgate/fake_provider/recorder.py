@@ -1,0 +1,74 @@
+"""What the fake provider received."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_KEPT = 10_000
+_SHOWN = 65_536
+
+
+@dataclass(slots=True)
+class Received:
+    """One request as it arrived; `disconnected` when the client left before the answer was out."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    disconnected: bool = False
+    chunks_sent: int = 0
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, None when it is absent."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+
+class Recorder:
+    """The last requests, oldest first."""
+
+    def __init__(self, on: bool = True) -> None:
+        self.on = on
+        self._received: deque[Received] = deque(maxlen=_KEPT)
+
+    def add(self, received: Received) -> None:
+        """Keep one."""
+        if self.on:
+            self._received.append(received)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._received.clear()
+
+    def __iter__(self) -> Iterator[Received]:
+        return iter(tuple(self._received))
+
+    def __len__(self) -> int:
+        return len(self._received)
+
+    def __getitem__(self, index: int) -> Received:
+        return self._received[index]
+
+    def as_json(self) -> bytes:
+        """All of them, bodies as text."""
+        return msgspec.json.encode(
+            [
+                {
+                    "method": one.method,
+                    "path": one.path,
+                    "headers": one.headers,
+                    "body": one.body[:_SHOWN].decode("utf-8", "replace"),
+                    "disconnected": one.disconnected,
+                }
+                for one in self
+            ]
+        )

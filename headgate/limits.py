@@ -1,0 +1,64 @@
+"""The limits of gateway keys as rules, and how a client sees them (OpenAI's headers and error)."""
+
+from __future__ import annotations
+
+from extproc.providers.openai import error_body
+from headgate.render.layout import RATELIMIT_DOMAIN
+from headgate.settings import Settings
+from ratelimit.limiter import Decision, Status
+from ratelimit.rules import Mode, Node, Rate, Rule, RuleSet
+from ratelimit.server import Presentation
+
+KEY = "key"
+LIMIT = "limit"
+
+
+def build_rules(settings: Settings) -> RuleSet:
+    """One tree: key, then what is limited."""
+    nodes = []
+    for key in settings.keys:
+        limits = (("requests", key.limits.requests), ("tokens", key.limits.tokens))
+        children = tuple(_limit(what, rate) for what, rate in limits if rate is not None)
+        if children:
+            nodes.append(Node(KEY, key.name, children=children))
+    return RuleSet({RATELIMIT_DOMAIN: tuple(nodes)})
+
+
+def _limit(what: str, rate: Rate) -> Node:
+    return Node(LIMIT, what, Rule(rate, Mode.RESERVE, label=what))
+
+
+def present(decision: Decision) -> Presentation:
+    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; over the limit also `retry-after` and the error."""
+    limited = [status for status in decision.statuses if status.rate is not None]
+    headers = [header for status in limited for header in _headers(status)]
+    over = [status for status in limited if status.over]
+    if not over:
+        return Presentation(tuple(headers))
+    # The longest wait counts: after a shorter one the other limit would still refuse.
+    worst = max(over, key=lambda status: status.reset_seconds)
+    headers.append(("retry-after", str(worst.reset_seconds)))
+    return Presentation(tuple(headers), _error(worst))
+
+
+def _headers(status: Status) -> tuple[tuple[str, str], ...]:
+    assert status.rule is not None
+    what = status.rule.label
+    return (
+        (f"x-ratelimit-limit-{what}", str(status.rule.rate.amount)),
+        (f"x-ratelimit-remaining-{what}", str(status.remaining)),
+        (f"x-ratelimit-reset-{what}", f"{status.reset_seconds}s"),
+    )
+
+
+def _error(status: Status) -> bytes:
+    assert status.rule is not None
+    what, rate = status.rule.label, status.rule.rate
+    window = rate.unit.name.lower()
+    asked = f"Limit {rate.amount}, used {rate.amount - status.remaining}, requested {status.hits}."
+    if status.hits > rate.amount:
+        advice = "The request alone needs more than the limit: shorten it or lower its maximum."
+    else:
+        advice = f"Please try again in {status.reset_seconds}s."
+    message = f"Rate limit reached for {what} per {window}: {asked} {advice}"
+    return error_body(message, kind=what, code="rate_limit_exceeded")

@@ -1,0 +1,1 @@
+"""Envoy's configuration from `headgate.yaml`. Pure: settings in, JSON-ready values out."""

@@ -1,0 +1,113 @@
+"""Whole Envoy configurations: the dynamic files for `headgate up`, or one static bootstrap for elsewhere."""
+
+from __future__ import annotations
+
+from headgate.render.clusters import all_clusters
+from headgate.render.layout import ROUTES, Layout
+from headgate.render.listener import listener
+from headgate.render.routes import routes
+from headgate.render.secrets import SECRET_TYPE, secret, tls_secret
+from headgate.render.values import Json, address, discovery
+from headgate.settings import Settings
+
+_LISTENER_TYPE = "type.googleapis.com/envoy.config.listener.v3.Listener"
+_CLUSTER_TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+_ROUTES_TYPE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+_MAX_CONNECTIONS = 50_000
+
+
+def _resources(version: str, type_url: str, values: list[Json]) -> Json:
+    return {"version_info": version, "resources": [{"@type": type_url, **value} for value in values]}
+
+
+def _common(admin: Json) -> Json:
+    return {
+        "node": {"id": "headgate", "cluster": "headgate"},
+        "admin": {"address": admin},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3"
+                        ".DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": str(_MAX_CONNECTIONS),
+                    },
+                }
+            ]
+        },
+    }
+
+
+def dynamic_bootstrap(layout: Layout) -> Json:
+    """A bootstrap that takes listeners and clusters from the files of `layout`. Never changes."""
+    return {
+        **_common({"pipe": {"path": str(layout.envoy_admin)}}),
+        "dynamic_resources": {
+            "lds_config": discovery(str(layout.listeners)),
+            "cds_config": discovery(str(layout.clusters)),
+        },
+    }
+
+
+def secret_files(settings: Settings, layout: Layout, credentials: dict[str, str], version: str) -> dict[str, Json]:
+    """The SDS files by path."""
+    files = {
+        str(layout.secret(name)): _resources(version, SECRET_TYPE, [secret(name, value)])
+        for name, value in credentials.items()
+    }
+    certificate = tls_secret(settings)
+    if certificate is not None:
+        files[str(layout.secret("listener"))] = _resources(version, SECRET_TYPE, [certificate])
+    return files
+
+
+def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str], version: str) -> Json:
+    """The CDS file."""
+    sources = {name: {"sds_config": discovery(str(layout.secret(name)))} for name in credentials}
+    clusters = all_clusters(
+        settings,
+        extproc=layout.extproc(settings),
+        ratelimit=layout.ratelimit(settings),
+        credential_sources=sources,
+    )
+    return _resources(version, _CLUSTER_TYPE, clusters)
+
+
+def route_file(settings: Settings, version: str) -> Json:
+    """The RDS file."""
+    return _resources(version, _ROUTES_TYPE, [routes(settings)])
+
+
+def listener_file(settings: Settings, layout: Layout, version: str) -> Json:
+    """The LDS file."""
+    rds = {"rds": {"route_config_name": ROUTES, "config_source": discovery(str(layout.routes))}}
+    certificate = {"sds_config": discovery(str(layout.secret("listener")))} if settings.tls else None
+    return _resources(version, _LISTENER_TYPE, [listener(settings, route_source=rds, certificate_source=certificate)])
+
+
+def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, str], *, admin: str) -> Json:
+    """One bootstrap that holds everything, for an Envoy that somebody else starts."""
+    certificate = tls_secret(settings)
+    return {
+        **_common(address(admin)),
+        "static_resources": {
+            "listeners": [
+                listener(
+                    settings,
+                    route_source={"route_config": routes(settings)},
+                    certificate_source={} if certificate is not None else None,
+                )
+            ],
+            "clusters": all_clusters(
+                settings,
+                extproc=layout.extproc(settings),
+                ratelimit=layout.ratelimit(settings),
+                credential_sources={name: {} for name in credentials},
+            ),
+            "secrets": [
+                *(secret(name, value) for name, value in credentials.items()),
+                *([certificate] if certificate is not None else []),
+            ],
+        },
+    }

@@ -1,0 +1,62 @@
+"""The names that Envoy and we must agree on: clusters, routes, files of the run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.settings import Settings
+
+EXTPROC_CLUSTER = "headgate_extproc"
+RATELIMIT_CLUSTER = "headgate_ratelimit"
+LISTENER = "gateway"
+ROUTES = "gateway"
+STAT_PREFIX = "gateway"
+RATELIMIT_DOMAIN = "headgate"
+ACCESS_LOG = "headgate"
+
+
+def provider_cluster(provider: str) -> str:
+    """The Envoy cluster of a provider."""
+    return f"provider_{provider}"
+
+
+def provider_secret(provider: str) -> str:
+    """The Envoy secret that holds a provider's credential."""
+    return f"credential_{provider}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts meet: sockets and Envoy's dynamic files below one private folder."""
+
+    folder: Path
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.folder / "bootstrap.json"
+
+    @property
+    def listeners(self) -> Path:
+        return self.folder / "lds.json"
+
+    @property
+    def routes(self) -> Path:
+        return self.folder / "rds.json"
+
+    @property
+    def clusters(self) -> Path:
+        return self.folder / "cds.json"
+
+    def secret(self, name: str) -> Path:
+        return self.folder / f"sds_{name}.json"
+
+    @property
+    def envoy_admin(self) -> Path:
+        return self.folder / "envoy-admin.sock"
+
+    def extproc(self, settings: Settings) -> str:
+        return settings.services.extproc or f"unix://{self.folder / 'extproc.sock'}"
+
+    def ratelimit(self, settings: Settings) -> str:
+        return settings.services.ratelimit or f"unix://{self.folder / 'ratelimit.sock'}"

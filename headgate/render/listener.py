@@ -1,0 +1,190 @@
+"""The gateway's listener: what a request passes, in this order.
+
+early_header_mutation   nothing internal comes in from outside
+ext_proc                who, what, where to: one decision in Python
+ratelimit               may this key, now
+lua (meter)             the usage of the answer, on its way back
+router                  to the provider
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from extproc.processor import METADATA, USAGE_METADATA
+from headgate.render.layout import (
+    ACCESS_LOG,
+    EXTPROC_CLUSTER,
+    LISTENER,
+    RATELIMIT_CLUSTER,
+    RATELIMIT_DOMAIN,
+    STAT_PREFIX,
+)
+from headgate.render.local_replies import local_replies
+from headgate.render.values import Json, address, grpc, seconds, typed
+from headgate.settings import Settings
+from ratelimit.rules import SETTLE
+
+RATELIMIT_METADATA = "envoy.filters.http.ratelimit"
+
+
+def listener(settings: Settings, *, route_source: Json, certificate_source: Json | None) -> Json:
+    """The listener with everything that hangs on it."""
+    chain: Json = {"filters": [_connection_manager(settings, route_source)]}
+    if certificate_source is not None:
+        chain["transport_socket"] = typed(
+            "envoy.transport_sockets.tls",
+            "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            common_tls_context={
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificate_sds_secret_configs": [{"name": "listener_certificate", **certificate_source}],
+            },
+        )
+    return {"name": LISTENER, "address": address(settings.listen), "filter_chains": [chain]}
+
+
+def _connection_manager(settings: Settings, route_source: Json) -> Json:
+    return typed(
+        "envoy.filters.network.http_connection_manager",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=STAT_PREFIX,
+        codec_type="AUTO",
+        **route_source,
+        use_remote_address=True,
+        skip_xff_append=True,
+        internal_address_config={"cidr_ranges": []},
+        generate_request_id=True,
+        always_set_request_id_in_response=True,
+        normalize_path=True,
+        merge_slashes=True,
+        server_header_transformation="PASS_THROUGH",
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "headgate"},
+        http2_protocol_options={
+            "max_concurrent_streams": 1000,
+            "initial_stream_window_size": 1 << 20,
+            "initial_connection_window_size": 16 << 20,
+        },
+        request_headers_timeout="15s",
+        request_timeout=seconds(settings.request_timeout),
+        # Idle streams are cut per attempt (route, per_try_idle_timeout), after what each provider may take.
+        stream_idle_timeout="0s",
+        early_header_mutation_extensions=[_early_mutation()],
+        local_reply_config=local_replies(settings),
+        access_log=[_access_log()],
+        http_filters=[
+            _ext_proc(settings),
+            _rate_limit(settings),
+            _meter(),
+            typed(
+                "envoy.filters.http.router",
+                "envoy.extensions.filters.http.router.v3.Router",
+                suppress_envoy_headers=True,
+            ),
+        ],
+    )
+
+
+def _early_mutation() -> Json:
+    return typed(
+        "envoy.http.early_header_mutation.header_mutation",
+        "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        mutations=[
+            {"remove_on_match": {"key_matcher": {"prefix": "x-headgate-", "ignore_case": True}}},
+            {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-", "ignore_case": True}}},
+            # Compressed answers cannot be metered: ask for plain ones.
+            {"remove": "accept-encoding"},
+        ],
+    )
+
+
+def _ext_proc(settings: Settings) -> Json:
+    return typed(
+        "envoy.filters.http.ext_proc",
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": EXTPROC_CLUSTER},
+            "retry_policy": {
+                "num_retries": 3,
+                "retry_on": "connect-failure,refused-stream,unavailable,cancelled,reset",
+                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+            },
+        },
+        failure_mode_allow=False,
+        status_on_error={"code": "ServiceUnavailable"},
+        message_timeout=seconds(settings.decision_timeout),
+        allow_mode_override=True,
+        mutation_rules={"allow_all_routing": True},
+        # The body is asked for (mode_override) only once the headers have passed.
+        processing_mode={
+            "request_header_mode": "SEND",
+            "response_header_mode": "SKIP",
+            "request_body_mode": "NONE",
+            "response_body_mode": "NONE",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA]}},
+    )
+
+
+def _rate_limit(settings: Settings) -> Json:
+    key = _from_metadata("key", METADATA, "limited_key")
+    tokens = {"generic_key": {"descriptor_key": "limit", "descriptor_value": "tokens"}}
+    requests = {"generic_key": {"descriptor_key": "limit", "descriptor_value": "requests"}}
+    return typed(
+        "envoy.filters.http.ratelimit",
+        "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+        domain=RATELIMIT_DOMAIN,
+        timeout=seconds(settings.rate_limits.timeout),
+        failure_mode_deny=settings.rate_limits.on_error == "deny",
+        status_on_error={"code": "ServiceUnavailable"},
+        disable_x_envoy_ratelimited_header=True,
+        rate_limit_service={
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": RATELIMIT_CLUSTER}},
+        },
+        # hits_addend is honoured only here, in the filter's own list. A key without limits has no
+        # `limited_key`, gives no descriptor, and so costs no call.
+        rate_limits=[
+            {"actions": [key, requests]},
+            {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
+            {
+                "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, "reservation")],
+                "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
+                "apply_on_stream_done": True,
+            },
+        ],
+    )
+
+
+def _from_metadata(descriptor_key: str, namespace: str, field: str) -> Json:
+    return {
+        "metadata": {
+            "descriptor_key": descriptor_key,
+            "source": "DYNAMIC",
+            "metadata_key": {"key": namespace, "path": [{"key": field}]},
+        }
+    }
+
+
+def _meter() -> Json:
+    source = resources.files("headgate.render").joinpath("meter.lua").read_text(encoding="utf-8")
+    return typed(
+        "envoy.filters.http.lua",
+        "envoy.extensions.filters.http.lua.v3.Lua",
+        default_source_code={"inline_string": source},
+    )
+
+
+def _access_log() -> Json:
+    return typed(
+        "envoy.access_loggers.http_grpc",
+        "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+        common_config={
+            "log_name": ACCESS_LOG,
+            "grpc_service": grpc(EXTPROC_CLUSTER, 5),
+            "transport_api_version": "V3",
+            "buffer_flush_interval": "1s",
+            "buffer_size_bytes": 65_536,
+        },
+    )

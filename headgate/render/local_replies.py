@@ -1,0 +1,101 @@
+"""What Envoy answers by itself, in the shape of OpenAI's errors.
+
+Each mapper names its status (and response flags): a catch-all would wrap the answers that ext_proc and the
+rate-limit service have already written. The bodies are constants, so nothing of a request can break them.
+"""
+
+from __future__ import annotations
+
+from extproc.providers.openai import error_body
+from headgate.render.values import Json
+from headgate.settings import Settings
+
+
+def no_route_body() -> str:
+    """The answer for a provider that Envoy does not know (yet)."""
+    return _body("The gateway has no route for this request: try again.", "gateway_error", "no_route")
+
+
+def _body(message: str, kind: str, code: str) -> str:
+    return error_body(message, kind=kind, code=code).decode()
+
+
+def _mapper(status: int, body: str, *, flags: tuple[str, ...] = (), becomes: int | None = None) -> Json:
+    by_status: Json = {
+        "status_code_filter": {
+            "comparison": {
+                "op": "EQ",
+                "value": {"default_value": status, "runtime_key": "headgate.local_reply"},
+            }
+        }
+    }
+    chosen = by_status
+    if flags:
+        chosen = {"and_filter": {"filters": [by_status, {"response_flag_filter": {"flags": list(flags)}}]}}
+    mapper: Json = {
+        "filter": chosen,
+        "body_format_override": {
+            "text_format_source": {"inline_string": body},
+            "content_type": "application/json",
+        },
+    }
+    if becomes is not None:
+        mapper["status_code"] = becomes
+    return mapper
+
+
+def local_replies(settings: Settings) -> Json:
+    """The `local_reply_config` of the gateway's listener. The first mapper that fits is used."""
+    limit = settings.max_body
+    too_large = _body(
+        f"The request body is larger than the limit of {limit} bytes.",
+        "invalid_request_error",
+        "request_too_large",
+    )
+    return {
+        "mappers": [
+            _mapper(413, too_large),
+            _mapper(429, "%LOCAL_REPLY_BODY%"),
+            _mapper(
+                400,
+                _body("The request is not valid HTTP.", "invalid_request_error", "bad_request"),
+                flags=("DPE",),
+            ),
+            _mapper(408, _body("The request did not arrive in time.", "invalid_request_error", "request_timeout")),
+            _mapper(431, _body("The request headers are too large.", "invalid_request_error", "headers_too_large")),
+            _mapper(426, _body("This HTTP version is not supported.", "invalid_request_error", "http_version")),
+            _mapper(
+                503,
+                _body(
+                    "The provider closed the connection before it answered.",
+                    "upstream_error",
+                    "provider_reset",
+                ),
+                flags=("UC", "UR"),
+                becomes=502,
+            ),
+            _mapper(
+                502,
+                _body("The provider's answer is not valid HTTP.", "upstream_error", "provider_protocol_error"),
+            ),
+            _mapper(
+                503,
+                _body("The provider cannot be reached.", "upstream_error", "provider_unreachable"),
+                flags=("UF", "UH", "UO", "URX", "NC", "DF"),
+            ),
+            _mapper(
+                503,
+                _body("The gateway cannot decide right now: try again.", "gateway_error", "gateway_unavailable"),
+            ),
+            _mapper(
+                504,
+                _body("The provider did not answer in time.", "upstream_error", "provider_timeout"),
+                flags=("UT", "SI"),
+            ),
+            _mapper(
+                504,
+                _body("The gateway did not decide in time: try again.", "gateway_error", "gateway_timeout"),
+            ),
+            _mapper(500, _body("The gateway failed on this request.", "gateway_error", "internal_error")),
+        ]
+    }

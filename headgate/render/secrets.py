@@ -1,0 +1,72 @@
+"""Providers' keys as Envoy secrets: the one place where a key is resolved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from extproc.settings import ProviderSettings
+from headgate.render.layout import provider_secret
+from headgate.render.values import Json
+from headgate.settings import Settings
+from sidecar.configfile import ConfigFile, resolve
+from sidecar.errors import ConfigError, Problem
+
+SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+REDACTED = "Bearer <redacted>"
+
+
+def credentials(settings: Settings, file: ConfigFile, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The `authorization` value of every provider that has a key, by provider.
+
+    Raises `ConfigError` when a reference leads nowhere or a key holds what no header may hold.
+    """
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, provider in settings.providers.items():
+        written = provider.api_key.get_secret_value()
+        if not written:
+            continue
+        path = ("providers", name, "api_key")
+        place, dotted = file.place(path), ".".join(path)
+        try:
+            key = resolve(written, os.environ if environment is None else environment, Path(file.name).parent)
+        except LookupError as error:
+            problems.append(Problem(place, dotted, str(error.args[0]), str(error.args[1])))
+            continue
+        if not key.isascii() or not key.isprintable() or " " in key:
+            problems.append(
+                Problem(place, dotted, "the key holds spaces or control characters", "check how it was copied")
+            )
+            continue
+        if key:
+            found[name] = f"Bearer {key}"
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def secret(provider: str, credential: str) -> Json:
+    """An Envoy generic secret."""
+    return {"name": provider_secret(provider), "generic_secret": {"secret": {"inline_string": credential}}}
+
+
+def tls_secret(settings: Settings) -> Json | None:
+    """The listener's certificate, by path, so that Envoy reads the key and we do not."""
+    if settings.tls is None:
+        return None
+    cert, key = Path(settings.tls.cert).absolute(), Path(settings.tls.key).absolute()
+    return {
+        "name": "listener_certificate",
+        "tls_certificate": {
+            "certificate_chain": {"filename": str(cert)},
+            "private_key": {"filename": str(key)},
+            "watched_directory": {"path": str(cert.parent)},
+        },
+    }
+
+
+def has_key(provider: ProviderSettings) -> bool:
+    """Whether a key is written down for this provider."""
+    return bool(provider.api_key.get_secret_value())

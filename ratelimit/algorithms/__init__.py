@@ -1,0 +1,1 @@
+"""Algorithms: how hits become a verdict. Each states its weakness."""

@@ -1,0 +1,195 @@
+"""The limiter: rules, an algorithm and a store make one decision. No protobuf, no gRPC: also a library.
+
+A request's descriptors are decided together. With the embedded store the decision is there at once; with
+Redis it is awaited.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ratelimit.algorithms.fixed_window import TTL_SLACK, counter_key, seconds_until_reset, window_start
+from ratelimit.errors import RequestError
+from ratelimit.rules import Descriptor, Match, Mode, Rate, Rule, RuleSet, Settlement
+from ratelimit.storage.base import Action, Count, Operation, Store
+from sidecar.errors import StoreError
+
+UNLIMITED_REMAINING = 0xFFFFFFFF
+_MAX_HITS = 1_000_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRequest:
+    """One question: may these descriptors take `hits_addend` hits each (unless they name their own)?"""
+
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+    hits_addend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The verdict for one descriptor. `rule` is None when no limit counts for it."""
+
+    rule: Rule | None
+    over: bool
+    remaining: int
+    reset_seconds: int
+    hits: int
+
+    @property
+    def rate(self) -> Rate | None:
+        """The limit, None when there is none."""
+        return None if self.rule is None or self.rule.unlimited else self.rule.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict for a request. `reservations` hold, by label, what was reserved and waits to be settled."""
+
+    over: bool
+    statuses: tuple[Status, ...]
+    reservations: tuple[tuple[str, Settlement], ...] = ()
+
+
+class Observer(Protocol):
+    """Told about decisions. Labels come from rules, so there are only so many."""
+
+    def decided(self, label: str, over: bool, hits: int) -> None:
+        """One limit was checked with so many hits."""
+
+    def store_seconds(self, seconds: float) -> None:
+        """The store answered a decision after so many seconds."""
+
+    def store_failed(self, transient: bool) -> None:
+        """The store could not decide."""
+
+
+class Unobserved:
+    """An observer that looks away."""
+
+    def decided(self, label: str, over: bool, hits: int) -> None:
+        """Nothing."""
+
+    def store_seconds(self, seconds: float) -> None:
+        """Nothing."""
+
+    def store_failed(self, transient: bool) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A matched descriptor, and the place of its operation (None when the store is not asked)."""
+
+    match: Match | None
+    hits: int
+    operation: int | None
+
+
+class Limiter:
+    """Decides requests over one store. `clock` gives unix seconds and is read once per request."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], observer: Observer | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._observer = observer or Unobserved()
+
+    def decide(self, rules: RuleSet, request: LimitRequest) -> Decision | Awaitable[Decision]:
+        """Decide, and count. Raises `RequestError` for a question without sense, `StoreError` from the store."""
+        if not request.domain:
+            raise RequestError("rate limit domain must not be empty")
+        if not request.descriptors:
+            raise RequestError("rate limit descriptor list must not be empty")
+        now = self._clock()
+        planned, operations = _plan(rules, request, int(now))
+        if not operations:
+            return self._decision(planned, (), int(now))
+        started = time.perf_counter()
+        try:
+            counts = self._store.apply(operations, now)
+        except StoreError as error:
+            self._observer.store_failed(error.transient)
+            raise
+        if isinstance(counts, Sequence):
+            self._observer.store_seconds(time.perf_counter() - started)
+            return self._decision(planned, counts, int(now))
+        return self._later(planned, counts, int(now), started)
+
+    async def _later(
+        self, planned: list[_Planned], waiting: Awaitable[Sequence[Count]], now: int, started: float
+    ) -> Decision:
+        try:
+            counts = await waiting
+        except StoreError as error:
+            self._observer.store_failed(error.transient)
+            raise
+        self._observer.store_seconds(time.perf_counter() - started)
+        return self._decision(planned, counts, now)
+
+    def _decision(self, planned: list[_Planned], counts: Sequence[Count], now: int) -> Decision:
+        statuses = tuple(_status(one, counts, now) for one in planned)
+        over = any(status.over for status in statuses)
+        for one, status in zip(planned, statuses, strict=True):
+            if one.operation is not None and one.match is not None and one.match.settlement is None:
+                self._observer.decided(one.match.rule.label, status.over, status.hits)
+        reservations = () if over else tuple(
+            (one.match.rule.label, Settlement(one.hits, now))
+            for one in planned
+            if one.match is not None and one.match.settlement is None and one.match.rule.mode is Mode.RESERVE
+            if one.operation is not None
+        )  # fmt: skip
+        return Decision(over, statuses, reservations)
+
+
+def _plan(rules: RuleSet, request: LimitRequest, now: int) -> tuple[list[_Planned], list[Operation]]:
+    """What each descriptor means, and the store's part of it."""
+    planned: list[_Planned] = []
+    operations: list[Operation] = []
+    for descriptor in request.descriptors:
+        hits = min(descriptor.hits if descriptor.hits is not None else max(1, request.hits_addend), _MAX_HITS)
+        match = rules.match(request.domain, descriptor)
+        if match is None or match.rule.unlimited:
+            planned.append(_Planned(match, hits, None))
+            continue
+        planned.append(_Planned(match, hits, len(operations)))
+        operations.append(_operation(request.domain, match, hits, now))
+    return planned, operations
+
+
+def _operation(domain: str, match: Match, hits: int, now: int) -> Operation:
+    rule = match.rule
+    start = window_start(now, rule.rate.unit)
+    key = counter_key(domain, match.entries, rule.mode, start)
+    ttl = seconds_until_reset(now, rule.rate.unit) + TTL_SLACK
+    if match.settlement is not None:
+        difference = hits - match.settlement.reserved
+        if match.settlement.at < start:
+            # The window that was charged is gone: only what was used beyond the reservation is still owed.
+            difference = max(0, difference)
+        return Operation(key, Action.ADJUST, difference, 0, ttl)
+    action = Action.RESERVE if rule.mode is Mode.RESERVE else Action.ADD
+    return Operation(key, action, hits, rule.rate.amount, ttl)
+
+
+def _status(planned: _Planned, counts: Sequence[Count], now: int) -> Status:
+    match = planned.match
+    if match is None:
+        return Status(None, over=False, remaining=0, reset_seconds=0, hits=planned.hits)
+    if planned.operation is None:
+        return Status(match.rule, over=False, remaining=UNLIMITED_REMAINING, reset_seconds=0, hits=planned.hits)
+    count = counts[planned.operation]
+    rate = match.rule.rate
+    over = False
+    if match.settlement is None:
+        over = count.refused if match.rule.mode is Mode.RESERVE else count.value > rate.amount
+    return Status(
+        match.rule,
+        over=over,
+        remaining=max(0, rate.amount - count.value),
+        reset_seconds=seconds_until_reset(now, rate.unit),
+        hits=planned.hits,
+    )

@@ -1,0 +1,230 @@
+"""Rules: which limit counts for a descriptor. Pure: no I/O, no clock.
+
+A rule set holds one tree per domain. A descriptor walks it entry by entry: at each level the exact value
+wins, then the level's wildcards in the order of the file, then the bare key. A limit counts only when it
+hangs on the node that the last entry reached.
+
+A rule consumes in one of two modes. `CONSUME` is envoyproxy/ratelimit's: every call counts, those that are
+denied too. `RESERVE` is all or nothing: a call that would pass the limit is denied and counts nothing; what
+was reserved can later be settled to the real cost (see `Settlement`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+SETTLE = "settle"  # key of the entry that settles a reservation instead of making one
+MAX_AMOUNT = 0xFFFFFFFF
+
+_RATE = re.compile(r"\s*(\d[\d_]*)\s*/\s*([A-Za-z]+)\s*")
+
+
+class Unit(IntEnum):
+    """A window's length; the numbers are envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit's."""
+
+    SECOND = 1
+    MINUTE = 2
+    HOUR = 3
+    DAY = 4
+    MONTH = 5
+    YEAR = 6
+    WEEK = 7
+
+    @property
+    def seconds(self) -> int:
+        """The window in seconds. A month counts 30 days, a year 365."""
+        return _SECONDS[self]
+
+
+_SECONDS = {
+    Unit.SECOND: 1,
+    Unit.MINUTE: 60,
+    Unit.HOUR: 3_600,
+    Unit.DAY: 86_400,
+    Unit.WEEK: 604_800,
+    Unit.MONTH: 2_592_000,
+    Unit.YEAR: 31_536_000,
+}
+
+_NAMES = {
+    "s": Unit.SECOND, "sec": Unit.SECOND, "second": Unit.SECOND, "seconds": Unit.SECOND,
+    "m": Unit.MINUTE, "min": Unit.MINUTE, "minute": Unit.MINUTE, "minutes": Unit.MINUTE,
+    "h": Unit.HOUR, "hr": Unit.HOUR, "hour": Unit.HOUR, "hours": Unit.HOUR,
+    "d": Unit.DAY, "day": Unit.DAY, "days": Unit.DAY,
+    "w": Unit.WEEK, "week": Unit.WEEK, "weeks": Unit.WEEK,
+    "mo": Unit.MONTH, "month": Unit.MONTH, "months": Unit.MONTH,
+    "y": Unit.YEAR, "year": Unit.YEAR, "years": Unit.YEAR,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many hits per window. 0 blocks always."""
+
+    amount: int
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """`60/min` as a rate. Raises `ValueError`, message and mend parted by ` | `."""
+        match = _RATE.fullmatch(text)
+        unit = _NAMES.get(match.group(2).lower()) if match else None
+        if match is None or unit is None:
+            raise ValueError(
+                f"'{text}' is not a rate | write N/second, N/min, N/hour, N/day, N/week, N/month or N/year"
+            )
+        amount = int(match.group(1).replace("_", ""))
+        if amount > MAX_AMOUNT:
+            raise ValueError(f"{amount} is too many | at most {MAX_AMOUNT}")
+        return cls(amount, unit)
+
+    def __str__(self) -> str:
+        return f"{self.amount}/{self.unit.name.lower()}"
+
+
+class Mode(Enum):
+    """How a rule counts (see the module's text)."""
+
+    CONSUME = "consume"
+    RESERVE = "reserve"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit. `label` names it in metrics and headers and must come from configuration, never from a request."""
+
+    rate: Rate
+    mode: Mode = Mode.CONSUME
+    name: str = ""
+    label: str = ""
+    unlimited: bool = False
+
+
+Entries: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a request says of itself. `hits` None: as many as the request says; 0: check only."""
+
+    entries: Entries
+    hits: int | None = None
+    override: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A reservation to be settled: so many hits were reserved at that time (unix seconds)."""
+
+    reserved: int
+    at: int
+
+    @classmethod
+    def parse(cls, text: str) -> Settlement:
+        """`<hits>@<unix seconds>`; anything else means that nothing was reserved."""
+        hits, separator, at = text.partition("@")
+        if separator and hits.isascii() and hits.isdigit() and at.isascii() and at.isdigit() and len(text) <= 40:
+            return cls(int(hits), int(at))
+        return cls(0, 0)
+
+    def __str__(self) -> str:
+        return f"{self.reserved}@{self.at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The rule for a descriptor, the entries that name its counter, and the reservation it settles, if any."""
+
+    rule: Rule
+    entries: Entries
+    settlement: Settlement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One level of a domain's tree. `value` None stands for the bare key; `*` in it makes it a wildcard."""
+
+    key: str
+    value: str | None = None
+    rule: Rule | None = None
+    children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    exact: Mapping[tuple[str, str], _Branch]
+    wildcards: tuple[tuple[str, re.Pattern[str], _Branch], ...]
+    bare: Mapping[str, _Branch]
+
+    def find(self, key: str, value: str) -> _Branch | None:
+        branch = self.exact.get((key, value))
+        if branch is not None:
+            return branch
+        for name, pattern, candidate in self.wildcards:
+            if name == key and pattern.fullmatch(value):
+                return candidate
+        return self.bare.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    rule: Rule | None
+    below: _Level
+
+
+_EMPTY = _Level(MappingProxyType({}), (), MappingProxyType({}))
+
+
+def _level(nodes: Iterable[Node]) -> _Level:
+    exact: dict[tuple[str, str], _Branch] = {}
+    wildcards: list[tuple[str, re.Pattern[str], _Branch]] = []
+    bare: dict[str, _Branch] = {}
+    for node in nodes:
+        branch = _Branch(node.rule, _level(node.children) if node.children else _EMPTY)
+        if node.value is None:
+            bare[node.key] = branch
+        elif "*" in node.value:
+            pattern = ".*".join(re.escape(part) for part in node.value.split("*"))
+            wildcards.append((node.key, re.compile(pattern, re.DOTALL), branch))
+        else:
+            exact[node.key, node.value] = branch
+    return _Level(MappingProxyType(exact), tuple(wildcards), MappingProxyType(bare))
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """Every domain's rules; never changed, a reload builds another one."""
+
+    domains: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
+    _levels: Mapping[str, _Level] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        levels = {domain: _level(nodes) for domain, nodes in self.domains.items()}
+        object.__setattr__(self, "_levels", MappingProxyType(levels))
+
+    def match(self, domain: str, descriptor: Descriptor) -> Match | None:
+        """The rule that counts for `descriptor`, or None when there is no limit."""
+        level = self._levels.get(domain)
+        if level is None:
+            return None
+        entries = descriptor.entries
+        if descriptor.override is not None:
+            return Match(Rule(descriptor.override, label="override"), entries)
+        settlement = None
+        if len(entries) > 1 and entries[-1][0] == SETTLE:
+            settlement = Settlement.parse(entries[-1][1])
+            entries = entries[:-1]
+        rule = None
+        for key, value in entries:
+            branch = level.find(key, value)
+            if branch is None:
+                return None
+            rule, level = branch.rule, branch.below
+        if rule is None or (settlement is not None and rule.mode is not Mode.RESERVE):
+            return None
+        return Match(rule, entries, settlement)

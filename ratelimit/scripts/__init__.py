@@ -1,0 +1,1 @@
+"""Lua scripts for Redis, one file each."""
