@@ -13,7 +13,11 @@ from ratelimit.rules import Descriptor, Rate, Unit
 
 _OK = RateLimitResponse.OK
 _OVER = RateLimitResponse.OVER_LIMIT
-RESERVATION = "reservation"
+
+
+def reservation_field(label: str) -> str:
+    """The metadata field that holds the reservation of the rule with this label."""
+    return f"reservation.{label}"
 
 
 def read_request(message: RateLimitRequest) -> LimitRequest:
@@ -37,8 +41,8 @@ def _descriptor(message: ratelimit_pb2.RateLimitDescriptor) -> Descriptor:
 def write_response(decision: Decision, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> RateLimitResponse:
     """The decision as a message. `body` is what Envoy answers the client with when it is over the limit.
 
-    A reservation goes into the dynamic metadata, `<hits>@<unix seconds>` as text: under `reservation` when
-    there is one, and under `reservation.<label>` for each of several.
+    A reservation goes into the dynamic metadata as `<hits>@<unix seconds>`, under `reservation.<label>`:
+    Envoy hands it back in the entry that settles it.
     """
     message = RateLimitResponse(overall_code=_OVER if decision.over else _OK)
     for status in decision.statuses:
@@ -48,9 +52,7 @@ def write_response(decision: Decision, headers: Iterable[tuple[str, str]] = (), 
     if body:
         message.raw_body = body
     for label, settlement in decision.reservations:
-        message.dynamic_metadata[f"{RESERVATION}.{label}"] = str(settlement)
-    if len(decision.reservations) == 1:
-        message.dynamic_metadata[RESERVATION] = str(decision.reservations[0][1])
+        message.dynamic_metadata[reservation_field(label)] = str(settlement)
     return message
 
 

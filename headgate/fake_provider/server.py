@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections import deque
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
@@ -133,8 +133,7 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
         self._provider._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

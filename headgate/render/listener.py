@@ -23,6 +23,7 @@ from headgate.render.layout import (
 from headgate.render.local_replies import local_replies
 from headgate.render.values import Json, address, grpc, seconds, typed
 from headgate.settings import Settings
+from ratelimit.messages import reservation_field
 from ratelimit.rules import SETTLE
 
 RATELIMIT_METADATA = "envoy.filters.http.ratelimit"
@@ -149,7 +150,7 @@ def _rate_limit(settings: Settings) -> Json:
             {"actions": [key, requests]},
             {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
             {
-                "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, "reservation")],
+                "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field("tokens"))],
                 "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
                 "apply_on_stream_done": True,
             },
