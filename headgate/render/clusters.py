@@ -30,6 +30,7 @@ PRIVATE_HEADERS = (
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
+    "x-envoy-external-address",
     "x-headgate-route",
 )
 _UNLIMITED = {

@@ -41,7 +41,14 @@ def listener(settings: Settings, *, route_source: Json, certificate_source: Json
                 "tls_certificate_sds_secret_configs": [{"name": "listener_certificate", **certificate_source}],
             },
         )
-    return {"name": LISTENER, "address": address(settings.listen), "filter_chains": [chain]}
+    return {
+        "name": LISTENER,
+        "address": address(settings.listen),
+        "filter_chains": [chain],
+        # What a body may grow to while ext_proc decides. A route's request_body_buffer_limit does not do it: with
+        # mode_override, bodies over the connection's limit (1 MiB by default) stop arriving and end in a 408.
+        "per_connection_buffer_limit_bytes": settings.max_body,
+    }
 
 
 def _connection_manager(settings: Settings, route_source: Json) -> Json:

@@ -17,7 +17,6 @@ PROVIDER_COUNTERS = tuple(
 
 def routes(settings: Settings) -> Json:
     """The route configuration. What ext_proc did not route ends here with 503: nothing goes through undecided."""
-    body_limit = {"request_body_buffer_limit": str(settings.max_body)}
     return {
         "name": ROUTES,
         "ignore_port_in_host_matching": True,
@@ -26,12 +25,11 @@ def routes(settings: Settings) -> Json:
                 "name": "gateway",
                 "domains": ["*"],
                 "routes": [
-                    *({**_route(name, one), **body_limit} for name, one in settings.providers.items()),
+                    *(_route(name, one) for name, one in settings.providers.items()),
                     {
                         "match": {"prefix": "/"},
                         "direct_response": {"status": 503, "body": {"inline_string": no_route_body()}},
                         "response_headers_to_add": [_header("content-type", "application/json")],
-                        **body_limit,
                     },
                 ],
             }
