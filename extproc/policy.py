@@ -12,16 +12,17 @@ from itertools import accumulate
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from extproc.settings import PolicySettings
+from extproc.settings import PolicySettings, ProviderSettings
 
 _NO_DIGEST = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one attempt goes: the provider (Envoy's route name), its base path and its name for the model."""
+    """Where one attempt goes: the provider, Envoy's route to it, its base path and its name for the model."""
 
     provider: str
+    route: str
     base_path: str
     model: str
     include_usage: bool
@@ -88,11 +89,22 @@ def build(settings: PolicySettings, *, max_body_bytes: int, created: int) -> Pol
     )
 
 
+def route_name(provider: str, settings: ProviderSettings) -> str:
+    """Envoy's name for this definition of a provider: another one when anything but the key's value changes.
+
+    So a request that was decided just before a reload still finds what it was decided for.
+    """
+    has_key = bool(settings.api_key.get_secret_value())
+    definition = settings.model_dump_json(exclude={"api_key"}) + str(has_key)
+    return f"{provider}@{hashlib.sha256(definition.encode()).hexdigest()[:8]}"
+
+
 def _model(name: str, settings: PolicySettings) -> Model:
     chosen = [target for target in settings.models[name] if target.weight]
     targets = tuple(
         Target(
             target.provider,
+            route_name(target.provider, settings.providers[target.provider]),
             urlsplit(settings.providers[target.provider].base_url).path,
             target.model or name,
             settings.providers[target.provider].include_usage,

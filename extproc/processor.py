@@ -53,7 +53,7 @@ def _forward(exchange: Exchange) -> Forward:
     assert operation is not None
     _, _, query = exchange.headers.one(":path").partition("?")
     path = f"{target.base_path}{operation.path}"
-    headers = [(ROUTE_HEADER, target.provider), (":path", f"{path}?{query}" if query else path)]
+    headers = [(ROUTE_HEADER, target.route), (":path", f"{path}?{query}" if query else path)]
     if exchange.rewritten is not None:
         headers.append(("content-length", str(len(exchange.rewritten))))
     return Forward(tuple(headers), _FORWARD_REMOVES, exchange.rewritten, describe(exchange))

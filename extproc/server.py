@@ -16,7 +16,7 @@ from extproc import messages
 from extproc.context import Exchange, Forward, MetadataValue, NeedBody, Outcome
 from extproc.processor import METADATA, Processor, describe
 from sidecar.errors import RpcError, StatusCode
-from sidecar.rpc import DONE, CallContext, Service, Step, StreamMethod
+from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -71,7 +71,8 @@ class _Stream:
         return Step((messages.write_reply(outcome, facts),), done=True)
 
     def on_end(self) -> Step:
-        return DONE
+        # Only an answer ends a call well: a clean end without one would let the request go on undecided.
+        raise RpcError(StatusCode.FAILED_PRECONDITION, "the stream ended before the request was decided")
 
     def on_close(self) -> None:
         self._exchange = None

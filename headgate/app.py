@@ -28,6 +28,7 @@ from headgate.admin import AdminServer, AdminSources, Dependency
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.limits import build_rules, present
 from headgate.render.layout import Layout
+from headgate.render.secrets import credentials
 from headgate.reporting import Reporter
 from headgate.settings import Settings, load_settings
 from ratelimit.limiter import Limiter
@@ -165,7 +166,10 @@ class Sidecar:
         previous = self._current.get()
         try:
             version = fingerprint(self._path)
-            settings, _ = load_settings(self._path, os.environ)
+            settings, file = load_settings(self._path, os.environ)
+            if self._envoy is not None:
+                # The supervisor needs every provider's key: without one it cannot follow, so neither do we.
+                credentials(settings, file)
             snapshot = build_snapshot(settings, version)
         except ConfigError as error:
             self.metrics.reloads.labels("rejected").inc()

@@ -93,8 +93,7 @@ def parse(
         reader = _Reader(loader, name)
         values = reader.convert(node, ()) if node is not None else {}
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        line = _line_of(error, text)
         raise ConfigError([Problem(f"{name}:{line}", "", f"not YAML: {error.problem or error.context}")]) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError([Problem(f"{name}:1", "", f"not YAML: {str(error).splitlines()[0]}")]) from error
@@ -108,6 +107,16 @@ def parse(
     if problems:
         raise ConfigError(problems)
     return ConfigFile(name, resolved, reader.lines, text)
+
+
+def _line_of(error: yaml.MarkedYAMLError, text: str) -> int:
+    """The line to show: where something was opened, when the trouble is that the file ends before it is closed."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return 1
+    if error.context_mark is not None and mark.index >= len(text.rstrip()):
+        mark = error.context_mark
+    return min(int(mark.line), text.rstrip().count("\n")) + 1
 
 
 class _Reader:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
+from extproc.policy import route_name
 from extproc.settings import ProviderSettings
 from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_cluster, provider_secret
 from headgate.render.values import Json, address, seconds, typed
@@ -48,13 +49,15 @@ def provider(name: str, settings: ProviderSettings, *, credential_source: Json |
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     numeric = _is_address(url.hostname)
+    cluster_name = provider_cluster(route_name(name, settings))
     cluster: Json = {
-        "name": provider_cluster(name),
+        "name": cluster_name,
+        "alt_stat_name": f"provider_{name}",
         "type": "STATIC" if numeric else "STRICT_DNS",
         "connect_timeout": seconds(settings.connect_timeout),
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {
-            "cluster_name": provider_cluster(name),
+            "cluster_name": cluster_name,
             "endpoints": [
                 {
                     "lb_endpoints": [

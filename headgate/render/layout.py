@@ -16,9 +16,9 @@ RATELIMIT_DOMAIN = "headgate"
 ACCESS_LOG = "headgate"
 
 
-def provider_cluster(provider: str) -> str:
-    """The Envoy cluster of a provider."""
-    return f"provider_{provider}"
+def provider_cluster(route: str) -> str:
+    """The Envoy cluster of a provider's route (`extproc.policy.route_name`)."""
+    return f"provider_{route}"
 
 
 def provider_secret(provider: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extproc.policy import route_name
 from extproc.processor import ROUTE_HEADER
 from extproc.settings import ProviderSettings
 from headgate.render.layout import ROUTES, provider_cluster
@@ -37,7 +38,8 @@ def routes(settings: Settings) -> Json:
     }
 
 
-def _route(name: str, provider: ProviderSettings) -> Json:
+def _route(provider_name: str, provider: ProviderSettings) -> Json:
+    name = route_name(provider_name, provider)
     return {
         "name": name,
         "match": {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]},

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _VERSION_STATS = (
 )
 _POLL_SECONDS = 0.05
 _UPDATE_SECONDS = 10.0
+_WORKERS_SECONDS = 0.25
 
 
 class EnvoyRefusedError(HeadgateError):
@@ -70,78 +72,97 @@ def write_all(rendered: Rendered, layout: Layout) -> None:
     write(layout.listeners, rendered.listeners)
 
 
-def union_of_clusters(old: Rendered, new: Rendered, version: str) -> Json:
-    """The new clusters and those of the old ones that they do not replace."""
-    names = {one["name"] for one in new.clusters["resources"]}
-    kept = [one for one in old.clusters["resources"] if one["name"] not in names]
-    return {"version_info": version, "resources": [*new.clusters["resources"], *kept]}
+def with_clusters_of(new: Rendered, others: Sequence[Rendered], version: str) -> Json:
+    """The clusters of `new` and those of the others that it does not name."""
+    found = {one["name"]: one for rendered in reversed(others) for one in rendered.clusters["resources"]}
+    found.update((one["name"], one) for one in new.clusters["resources"])
+    return {"version_info": version, "resources": list(found.values())}
 
 
-def union_of_routes(old: Rendered, new: Rendered, version: str) -> Json:
-    """The new routes, then those of the old ones whose provider is gone, then the catch-all."""
-    fresh = json.loads(json.dumps(new.routes))
+def with_routes_of(new: Rendered, others: Sequence[Rendered], version: str) -> Json:
+    """The routes of `new`, those of the others that it does not name, and the catch-all."""
+    fresh: Json = deepcopy(new.routes)
     fresh["version_info"] = version
     host = fresh["resources"][0]["virtual_hosts"][0]
-    names = {one.get("name") for one in host["routes"]}
-    before = old.routes["resources"][0]["virtual_hosts"][0]["routes"]
-    kept = [one for one in before if one.get("name") not in names]
-    host["routes"] = [*host["routes"][:-1], *kept, host["routes"][-1]]
-    return fresh  # type: ignore[no-any-return]
+    *own, catch_all = host["routes"]
+    found = {one["name"]: one for one in own}
+    for rendered in others:
+        for one in rendered.routes["resources"][0]["virtual_hosts"][0]["routes"][:-1]:
+            found.setdefault(one["name"], one)
+    host["routes"] = [*found.values(), catch_all]
+    return fresh
 
 
 class EnvoyFiles:
     """The files of a running Envoy, changed in an order in which no request is lost.
 
-    First everything new is added beside the old (secrets, clusters, routes, listeners), then the caller
-    swaps the decisions, then `finish` takes the old away.
+    `begin` adds what is new beside what is there. The caller then swaps the decisions and calls `commit`.
+    What only older configurations need stays for as long as a request decided by them may still be on its
+    way, and goes with `sweep`.
     """
 
-    def __init__(self, layout: Layout, admin: EnvoyAdmin, current: Rendered) -> None:
+    def __init__(self, layout: Layout, admin: EnvoyAdmin, current: Rendered, clock: Callable[[], float]) -> None:
         self._layout = layout
         self._admin = admin
+        self._clock = clock
         self._current = current
-        self._pending: Rendered | None = None
+        self._retired: list[tuple[float, Rendered]] = []
+        self._changes = 0
 
     async def begin(self, new: Rendered) -> None:
         """Make Envoy ready for `new` while it still serves the old. Raises `EnvoyRefusedError`, changing nothing."""
-        old = self._current
-        version = f"{new.version}+{old.version}"
+        others = [self._current, *(rendered for _, rendered in self._retired)]
         try:
             for path, value in new.secrets.items():
                 write(Path(path), value)
-            await self._update("cluster_manager.cds", self._layout.clusters, union_of_clusters(old, new, version))
-            await self._update(
-                f"http.{STAT_PREFIX}.rds.{ROUTES}", self._layout.routes, union_of_routes(old, new, version)
-            )
-            if {**new.listeners, "version_info": ""} != {**old.listeners, "version_info": ""}:
+            await self._update_routing(new, others)
+            if {**new.listeners, "version_info": ""} != {**self._current.listeners, "version_info": ""}:
                 await self._update("listener_manager.lds", self._layout.listeners, new.listeners)
+            # Envoy's workers learn of a change a moment after its main thread reports it.
+            await asyncio.sleep(_WORKERS_SECONDS)
         except EnvoyRefusedError:
-            self._restore(old)
+            self.abandon()
             raise
-        self._pending = new
 
-    async def finish(self) -> None:
-        """Take away what only the old configuration needed."""
-        new, self._pending = self._pending, None
-        if new is None:
-            return
-        await self._update(f"http.{STAT_PREFIX}.rds.{ROUTES}", self._layout.routes, new.routes)
-        await self._update("cluster_manager.cds", self._layout.clusters, new.clusters)
-        for path in set(self._current.secrets) - set(new.secrets):
-            Path(path).unlink(missing_ok=True)
+    def commit(self, new: Rendered, linger: float) -> None:
+        """The decisions are swapped. What was current is still needed for `linger` seconds."""
+        self._retired.insert(0, (self._clock() + linger, self._current))
         self._current = new
 
-    async def abandon(self) -> None:
-        """Go back to the old after a `begin` whose decisions were not swapped."""
-        self._pending = None
-        self._restore(self._current)
+    async def sweep(self) -> None:
+        """Take away what nobody can need any more."""
+        now = self._clock()
+        gone = [rendered for deadline, rendered in self._retired if deadline <= now]
+        if not gone:
+            return
+        self._retired = [(deadline, rendered) for deadline, rendered in self._retired if deadline > now]
+        others = [rendered for _, rendered in self._retired]
+        await self._update_routing(self._current, others)
+        needed = {path for rendered in (self._current, *others) for path in rendered.secrets}
+        for rendered in gone:
+            for path in set(rendered.secrets) - needed:
+                Path(path).unlink(missing_ok=True)
 
-    def _restore(self, old: Rendered) -> None:
-        for path, value in old.secrets.items():
+    def abandon(self) -> None:
+        """Go back to the current configuration after a `begin` that is not committed."""
+        others = [rendered for _, rendered in self._retired]
+        version = self._next_version(self._current)
+        for path, value in self._current.secrets.items():
             write(Path(path), value)
-        write(self._layout.listeners, old.listeners)
-        write(self._layout.routes, old.routes)
-        write(self._layout.clusters, old.clusters)
+        write(self._layout.listeners, self._current.listeners)
+        write(self._layout.routes, with_routes_of(self._current, others, version))
+        write(self._layout.clusters, with_clusters_of(self._current, others, version))
+
+    async def _update_routing(self, new: Rendered, others: Sequence[Rendered]) -> None:
+        version = self._next_version(new)
+        clusters = with_clusters_of(new, others, version)
+        routes = with_routes_of(new, others, version)
+        await self._update("cluster_manager.cds", self._layout.clusters, clusters)
+        await self._update(f"http.{STAT_PREFIX}.rds.{ROUTES}", self._layout.routes, routes)
+
+    def _next_version(self, rendered: Rendered) -> str:
+        self._changes += 1
+        return f"{rendered.version}.{self._changes}"
 
     async def _update(self, scope: str, path: Path, value: Json) -> None:
         """Move one file into place and wait until Envoy runs it."""

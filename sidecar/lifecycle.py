@@ -1,0 +1,41 @@
+"""One server as a whole program: serve until told to stop, reload on SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+
+from sidecar.errors import ConfigError
+from sidecar.server import GrpcServer
+
+_log = structlog.get_logger("server")
+
+
+async def serve(server: GrpcServer, *, grace: float, reload: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then give running calls `grace` seconds.
+
+    SIGHUP calls `reload`; a `ConfigError` from it is logged and changes nothing.
+    """
+
+    def reloaded() -> None:
+        try:
+            reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("config_rejected", place=problem.place, path=problem.path, reason=problem.message)
+        else:
+            _log.info("config_taken")
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloaded)
+    await server.start()
+    _log.info("serving", address=server.address)
+    await stopping.wait()
+    await server.stop(grace)
+    _log.info("stopped")

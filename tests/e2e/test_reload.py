@@ -1,0 +1,148 @@
+"""A change of the file takes effect with no restart and no lost request; a bad file changes nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.gateway import Gateway, chat, key_entry, post
+from tests.provider_thread import ProviderThread
+
+
+class Two:
+    """A gateway over one of two providers."""
+
+    def __init__(self, first: ProviderThread, second: ProviderThread) -> None:
+        self.first = first
+        self.second = second
+        self.gateway = Gateway(self.config("first"))
+
+    def config(self, provider: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "providers": {
+                provider: {
+                    "dialect": "openai",
+                    "base_url": getattr(self, provider).base_url,
+                    "api_key": f"sk-{provider}-1",
+                },
+            },
+            "models": {"gpt-4o": {"provider": provider}},
+            "keys": [key_entry("team-a")],
+            **changes,
+        }
+
+    def change(self, provider: str, **changes: Any) -> None:
+        before = self.hash()
+        self.gateway.write_config(self.config(provider, **changes))
+        self.gateway.wait_for(lambda: self.hash() != before)
+        self.gateway.wait_for(lambda: f"configuration {self.hash()} is in force" in self.gateway.log())
+
+    def hash(self) -> str:
+        return str(json.loads(self.gateway.get("/status")[1])["config"]["hash"])
+
+
+@pytest.fixture
+def two() -> Iterator[Two]:
+    with ProviderThread("first") as first, ProviderThread("second") as second:
+        made = Two(first, second)
+        with made.gateway:
+            yield made
+
+
+def test_another_provider_takes_over_and_no_request_is_lost(two: Two) -> None:
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            statuses.append(post(two.gateway.listen, chat()).status)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    envoy = two.gateway.child("envoy").pid
+    for name in ("second", "first", "second"):
+        two.change(name)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert len(statuses) > 20
+    assert two.gateway.child("envoy").pid == envoy
+    two.first.requests.clear()
+    two.second.requests.clear()
+    assert post(two.gateway.listen, chat()).status == 200
+    assert len(two.first.requests) == 0
+    assert two.second.requests[0].header("authorization") == "Bearer sk-second-1"
+
+
+def test_a_stream_outlives_the_removal_of_its_provider(two: Two) -> None:
+    connection = http.client.HTTPConnection(two.gateway.listen, timeout=20)
+    body = json.dumps(chat("gpt-4o", stream=True))
+    headers = {"authorization": "Bearer sk-team-a", "x-fake": "chunks=30,chunk_delay_ms=100"}
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    response = connection.getresponse()
+    response.readline()
+    two.change("second")
+    assert response.read().endswith(b"data: [DONE]\n\n")
+
+
+def test_a_rotated_provider_key_is_used(two: Two) -> None:
+    providers = two.config("first")["providers"]
+    providers["first"]["api_key"] = "sk-first-2"
+    two.change("first", providers=providers)
+    two.gateway.wait_for(
+        lambda: (
+            post(two.gateway.listen, chat()).status == 200
+            and two.first.requests[-1].header("authorization") == "Bearer sk-first-2"
+        )
+    )
+
+
+def test_keys_and_limits_change(two: Two) -> None:
+    assert post(two.gateway.listen, chat(), key="sk-team-b").status == 401
+    two.change("first", keys=[key_entry("team-b", limits={"requests": "1/year"})])
+    assert post(two.gateway.listen, chat(), key="sk-team-b").status == 200
+    assert post(two.gateway.listen, chat(), key="sk-team-b").status == 429
+    assert post(two.gateway.listen, chat(), key="sk-team-a").status == 401
+
+
+def test_the_listener_changes_its_limit(two: Two) -> None:
+    body = chat("gpt-4o", padding="x" * 50_000)
+    assert post(two.gateway.listen, body).status == 200
+    two.change("first", request_timeout=5)
+    assert post(two.gateway.listen, body).status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("providers: {", "not YAML"),
+        ("modles: {}", "no such key"),
+        ("models: {gpt-4o: {provider: nobody}}", "there is no provider 'nobody'"),
+        ("keys: [{name: a, sha256: abc}]", "must be the SHA-256"),
+        ("", ""),
+    ],
+)
+def test_a_bad_file_keeps_the_old_configuration(two: Two, text: str, reason: str) -> None:
+    if not text:
+        text = "providers: {far: {dialect: openai, base_url: 'http://x/v1', api_key: '${NOT_SET_ANYWHERE}'}}"
+        reason = "NOT_SET_ANYWHERE is not set"
+    before = two.hash()
+    listen, admin = two.gateway.listen, two.gateway.admin
+    two.gateway.write_text(f"listen: {listen}\nadmin: {admin}\nrun_dir: {two.gateway.run_dir}\n{text}\n")
+    two.gateway.wait_for(lambda: two.gateway.log_lines("config_rejected"))
+    rejected = two.gateway.log_lines("config_rejected")[0]
+    assert reason in rejected["reason"]
+    assert rejected["place"].startswith(f"{two.gateway.config_path}:4")
+    assert two.hash() == before
+    assert post(two.gateway.listen, chat()).status == 200
+    assert two.gateway.metric("headgate_config_last_reload_successful") == 0
+    assert two.gateway.metric("headgate_config_reloads_total", result="rejected") >= 1
+    two.change("second")
+    assert two.gateway.metric("headgate_config_last_reload_successful") == 1
