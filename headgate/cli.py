@@ -234,13 +234,14 @@ def fake_provider(
     host: str = "127.0.0.1",
     port: int = 9101,
     behaviour: Annotated[str, typer.Option(help="defaults for every answer, as in the x-fake header")] = "",
+    record: Annotated[bool, typer.Option(help="keep what it receives (GET /__fake/requests)")] = True,
 ) -> None:
     """Run the fake provider: a test and demonstration tool that makes up its answers."""
     from headgate.fake_provider.behaviour import Behaviour
     from headgate.fake_provider.server import run
 
     _err.print(f"fake provider (makes up its answers) on http://{host}:{port}/v1", highlight=False)
-    run(host=host, port=port, name="fake", behaviour=Behaviour.parse(behaviour))
+    run(host=host, port=port, name="fake", behaviour=Behaviour.parse(behaviour), record=record)
 
 
 @app.command("new-key")

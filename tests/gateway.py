@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -227,10 +228,8 @@ def raw_request(address: str, request: bytes, *, timeout: float = 20.0) -> Answe
     """Send bytes as they are, read to the end (ask for `connection: close`)."""
     host, _, port = address.partition(":")
     with socket.create_connection((host, int(port)), timeout=timeout) as connection:
-        try:
-            connection.sendall(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # refused early: the answer is still there to be read
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(request)  # refused early: the answer is still there to be read
         answer = b""
         while True:
             try:

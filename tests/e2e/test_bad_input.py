@@ -221,9 +221,8 @@ def test_what_is_no_endpoint_is_a_json_error(house: House, method: str, path: st
 
 def test_http_1_0_is_served(house: House) -> None:
     body = json.dumps(chat()).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.0\r\nauthorization: Bearer sk-team-a\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
+    head = "POST /v1/chat/completions HTTP/1.0\r\nauthorization: Bearer sk-team-a\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n"
     answer = raw_request(house.gateway.listen, head.encode() + body)
     assert answer.status == 200
     assert answer.json()["object"] == "chat.completion"

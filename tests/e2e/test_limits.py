@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from openai import OpenAI, RateLimitError
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.gateway import Answer, Gateway, chat, key_entry, post
 from tests.provider_thread import ProviderThread
@@ -132,10 +133,10 @@ def test_a_key_without_limits_asks_nobody(gateway: Gateway) -> None:
 
 def test_the_sdk_sees_a_rate_limit_error(gateway: Gateway) -> None:
     client = OpenAI(base_url=f"{gateway.url}/v1", api_key="sk-sdk", max_retries=0)
-    messages = [{"role": "user", "content": "Hi"}]
-    client.chat.completions.create(model="gpt-4o", messages=messages)  # type: ignore[call-overload]
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
+    client.chat.completions.create(model="gpt-4o", messages=messages)
     with pytest.raises(RateLimitError) as caught:
-        client.chat.completions.create(model="gpt-4o", messages=messages)  # type: ignore[call-overload]
+        client.chat.completions.create(model="gpt-4o", messages=messages)
     assert caught.value.response.headers["retry-after"]
 
 

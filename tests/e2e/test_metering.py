@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ SHAPES = [
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_of_usage(house: House, shape: str, stream: bool, asked: bool) -> None:
-    options = {"stream": stream, "stream_options": {"include_usage": True} if asked else None}
+    options: dict[str, Any] = {"stream": stream, "stream_options": {"include_usage": True} if asked else None}
     answer, line = measured(house, f"usage_tokens=4321{',' + shape if shape else ''}", **options)
     assert answer.status == 200
     assert line["tokens"] == 4321

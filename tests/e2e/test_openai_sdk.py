@@ -5,10 +5,11 @@ from __future__ import annotations
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.e2e.conftest import OPENAI_KEY, House
 
-MESSAGES = [{"role": "user", "content": "Hi there"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi there"}]
 TEXT = "Hello from the fake provider, which makes up every word."
 
 
@@ -23,15 +24,16 @@ def async_client(house: House) -> AsyncOpenAI:
 
 
 def test_chat(client: OpenAI, house: House) -> None:
-    answer = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)  # type: ignore[call-overload]
+    answer = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     assert answer.choices[0].message.content == TEXT
+    assert answer.usage is not None
     assert answer.usage.total_tokens == 12
     assert house.openai.requests[0].header("authorization") == f"Bearer {OPENAI_KEY}"
     assert house.openai.requests[0].path == "/v1/chat/completions"
 
 
 def test_chat_stream_without_usage_gets_no_usage_chunk(client: OpenAI, house: House) -> None:
-    chunks = list(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))  # type: ignore[call-overload]
+    chunks = list(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
     assert all(chunk.usage is None for chunk in chunks)
     assert house.openai.requests[0].json()["stream_options"] == {"include_usage": True}
@@ -39,18 +41,19 @@ def test_chat_stream_without_usage_gets_no_usage_chunk(client: OpenAI, house: Ho
 
 def test_chat_stream_with_usage_gets_it(client: OpenAI) -> None:
     chunks = list(
-        client.chat.completions.create(  # type: ignore[call-overload]
+        client.chat.completions.create(
             model="gpt-4o", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
         )
     )
     assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == 12
 
 
 async def test_chat_async(async_client: AsyncOpenAI) -> None:
-    answer = await async_client.chat.completions.create(model="gpt-4o", messages=MESSAGES)  # type: ignore[call-overload]
+    answer = await async_client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     assert answer.choices[0].message.content == TEXT
-    stream = await async_client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True)  # type: ignore[call-overload]
+    stream = await async_client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True)
     text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert text == TEXT
 
@@ -88,19 +91,19 @@ def test_models_are_those_of_the_key(house: House, client: OpenAI) -> None:
 
 def test_errors_are_the_sdks_own(house: House, client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        client.chat.completions.create(model="nope", messages=MESSAGES)  # type: ignore[call-overload]
+        client.chat.completions.create(model="nope", messages=MESSAGES)
     assert missing.value.code == "model_not_found"
     limited = OpenAI(base_url=f"{house.gateway.url}/v1", api_key="sk-team-b", max_retries=0)
     with pytest.raises(openai.PermissionDeniedError):
-        limited.chat.completions.create(model="llama", messages=MESSAGES)  # type: ignore[call-overload]
+        limited.chat.completions.create(model="llama", messages=MESSAGES)
     stranger = OpenAI(base_url=f"{house.gateway.url}/v1", api_key="sk-stranger", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
-        stranger.chat.completions.create(model="gpt-4o", messages=MESSAGES)  # type: ignore[call-overload]
+        stranger.chat.completions.create(model="gpt-4o", messages=MESSAGES)
 
 
 def test_weights_choose_targets(house: House, client: OpenAI) -> None:
     for _ in range(200):
-        client.chat.completions.create(model="fast", messages=MESSAGES)  # type: ignore[call-overload]
+        client.chat.completions.create(model="fast", messages=MESSAGES)
     assert {one.json()["model"] for one in house.openai.requests} == {"gpt-4o-mini"}
     assert {one.json()["model"] for one in house.local.requests} == {"llama-3"}
     # 200 draws at 0.2: 3 to 97 is 40 +- 6.5 standard deviations.

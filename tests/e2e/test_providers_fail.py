@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_slow_but_living_stream_is_not_cut(house: House) -> None:
 @pytest.mark.parametrize("fake", ["broken=true", "truncate_after=4"])
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_broken_stream_arrives_as_it_is(house: House, fake: str, asked: bool) -> None:
-    options = {"stream_options": {"include_usage": True}} if asked else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
     answer = ask(house, f"{fake},chunks=8", stream=True, **options)
     assert answer.status == 200
     assert b"Hello" in answer.body

@@ -1,0 +1,1 @@
+"""Benchmarks: arms measured side by side in one run, interleaved, medians of rounds."""
