@@ -15,7 +15,7 @@ from sidecar.configfile import ConfigFile
 from sidecar.settings import Complaint, Section, load
 
 DEFAULT_MAX_BODY = 20 * 1024 * 1024
-_SIZE = re.compile(r"(\d+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
 _UNITS = {
     "b": 1,
     "kb": 1_000,

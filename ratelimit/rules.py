@@ -21,7 +21,7 @@ from typing import TypeAlias
 SETTLE = "settle"  # key of the entry that settles a reservation instead of making one
 MAX_AMOUNT = 0xFFFFFFFF
 
-_RATE = re.compile(r"\s*(\d[\d_]*)\s*/\s*([A-Za-z]+)\s*")
+_RATE = re.compile(r"\s*([0-9][0-9_]*)\s*/\s*([A-Za-z]+)\s*")
 
 
 class Unit(IntEnum):

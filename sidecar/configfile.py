@@ -21,6 +21,7 @@ from sidecar.errors import ConfigError, Problem
 KeyPath: TypeAlias = tuple[str | int, ...]
 MAX_FILE_BYTES = 10 * 1024 * 1024
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _REFERENCE = re.compile(r"\$(\$\{)|\$\{([^}]*)\}")
 
 
@@ -87,7 +88,10 @@ def parse(
     text: str, name: str, environment: Mapping[str, str], *, folder: Path, deferred: tuple[str, ...] = ()
 ) -> ConfigFile:
     """`read` for text that is already at hand."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem(f"{name}:1", "", f"not YAML: {str(error).splitlines()[0]}")]) from error
     try:
         node = loader.get_single_node()
         reader = _Reader(loader, name)
@@ -139,6 +143,8 @@ class _Reader:
         self._open.add(id(node))
         self.lines.setdefault(path, node.start_mark.line + 1)
         try:
+            if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+                raise ValueError(f"the tag {node.tag} means nothing here")
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode):

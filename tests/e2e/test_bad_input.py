@@ -236,7 +236,8 @@ def test_nonsense_is_a_400(house: House) -> None:
 def test_a_body_without_a_length_or_end_is_no_body(house: House) -> None:
     answer = raw_request(
         house.gateway.listen,
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-team-a\r\nconnection: close\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-team-a\r\n"
+        b"connection: close\r\n\r\n",
     )
     assert answer.status == 400
     assert "empty" in answer.error["message"]
