@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -14,6 +16,17 @@ _log = structlog.get_logger("up")
 _BACKOFF_FIRST = 0.1
 _BACKOFF_MOST = 5.0
 _STEADY_SECONDS = 10.0
+
+
+# Looked up here: between fork and exec nothing may be loaded. None where the system has no such call.
+_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the supervisor is gone, even if it was killed (Linux, prctl(2))."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 class Child:
@@ -49,6 +62,7 @@ class Child:
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
 
     async def _keep(self, on_restart: Callable[[], None] | None) -> None:

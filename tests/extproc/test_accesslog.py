@@ -1,0 +1,72 @@
+"""What is read from Envoy's access log."""
+
+from __future__ import annotations
+
+from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
+
+from extproc.accesslog import RequestRecord, access_log, read
+from sidecar.rpc import NOTHING, CallContext, StreamMethod
+
+
+def entry() -> HTTPAccessLogEntry:
+    made = HTTPAccessLogEntry()
+    made.request.request_id = "id"
+    made.request.request_method = 3
+    made.request.path = "/v1/chat/completions?secret=1"
+    made.response.response_code.value = 200
+    common = made.common_properties
+    common.duration.FromMilliseconds(250)
+    common.time_to_first_upstream_tx_byte.FromMilliseconds(10)
+    common.time_to_first_upstream_rx_byte.FromMilliseconds(60)
+    common.time_to_last_upstream_rx_byte.FromMilliseconds(210)
+    common.metadata.filter_metadata["headgate"].update({"key": "a", "model": "m", "estimate": 300, "decision_us": 150})
+    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "prompt": 2, "completion": 10})
+    return made
+
+
+def test_a_whole_entry() -> None:
+    record = read(entry())
+    assert (record.request_id, record.method, record.path, record.status) == ("id", "POST", "/v1/chat/completions", 200)
+    assert (record.key, record.model, record.provider) == ("a", "m", "")
+    assert (record.total_tokens, record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (
+        12,
+        2,
+        10,
+        None,
+    )
+    assert (record.seconds, record.first_byte_seconds, record.estimate) == (0.25, 0.06, 300)
+    assert record.upstream_seconds is not None
+    assert abs(record.upstream_seconds - 0.2) < 1e-9
+    assert record.decision_seconds == 150 / 1e6
+
+
+def test_a_seeded_total_is_no_usage() -> None:
+    made = entry()
+    del made.common_properties.metadata.filter_metadata["headgate.usage"]
+    made.common_properties.metadata.filter_metadata["headgate.usage"].update({"total": 300})
+    assert read(made).total_tokens is None
+
+
+def test_an_empty_entry() -> None:
+    record = read(HTTPAccessLogEntry())
+    assert (record.status, record.seconds, record.upstream_seconds, record.flags) == (0, 0.0, None, ())
+
+
+def test_flags_are_named() -> None:
+    made = entry()
+    made.common_properties.response_flags.upstream_request_timeout = True
+    made.common_properties.response_flags.downstream_connection_termination = True
+    record = read(made)
+    assert record.disconnected
+    assert set(record.flags) == {"upstream_request_timeout", "downstream_connection_termination"}
+
+
+def test_every_entry_of_a_message_reaches_the_sink() -> None:
+    seen: list[RequestRecord] = []
+    method = access_log(seen.append).methods[0]
+    assert isinstance(method, StreamMethod)
+    message = StreamAccessLogsMessage()
+    message.http_logs.log_entry.extend([entry(), entry()])
+    assert method.open(CallContext("/x")).on_message(message) is NOTHING
+    assert len(seen) == 2

@@ -1,0 +1,156 @@
+"""Envoy's configuration: accepted by the real Envoy and by its own protos, with nothing secret where it must not be."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import envoy
+import pytest
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from google.protobuf import json_format
+
+from headgate.render.bootstrap import static_bootstrap
+from headgate.render.clusters import PRIVATE_HEADERS
+from headgate.render.layout import Layout
+from headgate.render.values import Json
+from headgate.settings import Settings
+from headgate.up.supervisor import envoy_binary
+from tests.gateway import key_entry
+
+TLS = {"cert": "cert.pem", "key": "key.pem"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_protos() -> None:
+    """Every generated module, so that each typed_config can be parsed."""
+    for module in pkgutil.walk_packages(envoy.__path__, "envoy."):
+        if module.name.endswith("_pb2"):
+            importlib.import_module(module.name)
+
+
+def settings(**changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "providers": {
+            "plain": {"dialect": "openai", "base_url": "http://127.0.0.1:9101/v1", "api_key": "sk-1"},
+            "secure": {"dialect": "openai", "base_url": "https://api.openai.com/v1", "api_key": "sk-2"},
+            "named": {"dialect": "openai", "base_url": "http://localhost/v1"},
+            "six": {"dialect": "openai", "base_url": "https://[::1]:8443/v1"},
+        },
+        "models": {"gpt-4o": {"provider": "plain"}},
+        "keys": [key_entry("a", limits={"requests": "5/min", "tokens": "5/min"})],
+    }
+    return Settings.model_validate({**values, **changes})
+
+
+def static(**changes: Any) -> Json:
+    made = settings(**changes)
+    keys = {name: f"Bearer sk-{name}" for name, one in made.providers.items() if one.api_key.get_secret_value()}
+    return static_bootstrap(made, Layout(Path("/run/headgate")), keys, admin="127.0.0.1:9901")
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "tcp": {"services": {"extproc": "127.0.0.1:9001", "ratelimit": "ratelimit.svc:9002"}},
+    "deny": {"rate_limits": {"on_error": "deny", "timeout": 0.05}},
+    "small": {"max_body": "1MB", "listen": "0.0.0.0:8443"},
+    "six": {"listen": "[::]:10000"},
+    "empty": {"providers": {}, "models": {}, "keys": []},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_real_envoy_and_its_protos_accept_it(name: str, tmp_path: Path) -> None:
+    bootstrap = static(**VARIANTS[name])
+    json_format.ParseDict(bootstrap, Bootstrap())
+    path = tmp_path / "envoy.json"
+    path.write_text(json.dumps(bootstrap))
+    found = subprocess.run([str(envoy_binary()), "--mode", "validate", "-c", str(path)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "Deprecated field" not in found.stderr
+
+
+def _find(value: Any, key: str) -> list[Any]:
+    if isinstance(value, dict):
+        return [v for k, v in value.items() if k == key] + [hit for v in value.values() for hit in _find(v, key)]
+    if isinstance(value, list):
+        return [hit for v in value for hit in _find(v, key)]
+    return []
+
+
+def filters(bootstrap: Json) -> dict[str, Json]:
+    manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    return {one["name"]: one["typed_config"] for one in manager["http_filters"]}
+
+
+def test_the_order_of_filters() -> None:
+    assert list(filters(static())) == [
+        "envoy.filters.http.ext_proc",
+        "envoy.filters.http.ratelimit",
+        "envoy.filters.http.lua",
+        "envoy.filters.http.router",
+    ]
+
+
+def test_ext_proc_fails_closed_and_never_sees_the_response() -> None:
+    config = filters(static())["envoy.filters.http.ext_proc"]
+    assert config["failure_mode_allow"] is False
+    modes = config["processing_mode"]
+    assert (modes["response_header_mode"], modes["response_body_mode"]) == ("SKIP", "NONE")
+
+
+def test_rate_limits_stand_in_the_filters_own_configuration() -> None:
+    bootstrap = static()
+    assert len(filters(bootstrap)["envoy.filters.http.ratelimit"]["rate_limits"]) == 3
+    assert len(_find(bootstrap, "rate_limits")) == 1
+
+
+def test_every_provider_removes_foreign_credentials_before_its_own_goes_in() -> None:
+    clusters = [one for one in static()["static_resources"]["clusters"] if one["name"].startswith("provider_")]
+    assert len(clusters) == 4
+    for cluster in clusters:
+        options = next(iter(cluster["typed_extension_protocol_options"].values()))
+        names = [one["name"] for one in options["http_filters"]]
+        assert names[0] == "envoy.filters.http.header_mutation"
+        removed = {
+            one["remove"] for one in options["http_filters"][0]["typed_config"]["mutations"]["request_mutations"]
+        }
+        assert removed == set(PRIVATE_HEADERS)
+        assert ("envoy.filters.http.credential_injector" in names) == (
+            cluster["alt_stat_name"] in ("provider_plain", "provider_secure")
+        )
+        assert names[-1] == "envoy.filters.http.upstream_codec"
+
+
+def test_the_providers_certificate_is_checked() -> None:
+    by_name = {one["alt_stat_name"]: one for one in static()["static_resources"]["clusters"] if "alt_stat_name" in one}
+    context = by_name["provider_secure"]["transport_socket"]["typed_config"]
+    assert context["sni"] == "api.openai.com"
+    validation = context["common_tls_context"]["validation_context"]
+    assert validation["match_typed_subject_alt_names"] == [{"san_type": "DNS", "matcher": {"exact": "api.openai.com"}}]
+    assert Path(validation["trusted_ca"]["filename"]).is_file()
+    assert "transport_socket" not in by_name["provider_plain"]
+
+
+def test_keys_stand_in_secrets_only() -> None:
+    bootstrap = static()
+    secrets = bootstrap["static_resources"].pop("secrets")
+    assert {one["generic_secret"]["secret"]["inline_string"] for one in secrets} == {
+        "Bearer sk-plain",
+        "Bearer sk-secure",
+    }
+    assert "sk-plain" not in json.dumps(bootstrap)
+
+
+def test_local_replies_have_no_catch_all() -> None:
+    manager = static()["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert set(manager["local_reply_config"]) == {"mappers"}
+    for mapper in manager["local_reply_config"]["mappers"]:
+        body = mapper["body_format_override"]["text_format_source"]["inline_string"]
+        if body != "%LOCAL_REPLY_BODY%":
+            assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+            assert "%" not in body

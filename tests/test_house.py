@@ -1,0 +1,49 @@
+"""What must hold for the tree as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_folder_envoy_never_becomes_a_package() -> None:
+    assert not (ROOT / "envoy" / "__init__.py").exists()
+
+
+def test_the_locks_hold_no_index_address_and_every_hash() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text
+        assert "--find-links" not in text.replace("--no-emit-find-links", "")
+        pinned = [line for line in text.splitlines() if "==" in line and not line.lstrip().startswith("#")]
+        assert all(line.rstrip().endswith("\\") for line in pinned)
+
+
+def test_core_modules_know_no_grpc_no_redis_and_no_clock() -> None:
+    pure = [
+        *(ROOT / "extproc" / "filters").glob("*.py"),
+        *(ROOT / "extproc" / "providers").glob("*.py"),
+        *(ROOT / "ratelimit" / "algorithms").glob("*.py"),
+        *(ROOT / "extproc" / name for name in ("processor.py", "context.py", "policy.py")),
+        ROOT / "ratelimit" / "rules.py",
+    ]
+    assert len(pure) > 12
+    for path in pure:
+        text = path.read_text()
+        for word in ("import grpc", "import redis", "from redis", "import time", "import asyncio", "import socket"):
+            assert word not in text, f"{path.name}: {word}"
+
+
+def test_every_dependency_is_explained() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "docs" / "dependencies.md").read_text()
+    for line in (
+        *project["dependencies"],
+        *project["optional-dependencies"]["dev"],
+        *project["optional-dependencies"]["install"],
+    ):
+        name = line.split(">")[0].split("=")[0].strip()
+        assert f"`{name}`" in text, name
