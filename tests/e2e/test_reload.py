@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -146,3 +147,11 @@ def test_a_bad_file_keeps_the_old_configuration(two: Two, text: str, reason: str
     assert two.gateway.metric("headgate_config_reloads_total", result="rejected") >= 1
     two.change("second")
     assert two.gateway.metric("headgate_config_last_reload_successful") == 1
+
+
+def test_sighup_reads_the_file_again(two: Two) -> None:
+    assert two.gateway.process is not None
+    before = two.gateway.metric("headgate_config_reloads_total", result="taken")
+    two.gateway.process.send_signal(signal.SIGHUP)
+    two.gateway.wait_for(lambda: two.gateway.metric("headgate_config_reloads_total", result="taken") > before)
+    assert post(two.gateway.listen, chat()).status == 200

@@ -9,16 +9,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import envoy
 import pytest
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from google.protobuf import json_format
 
+import envoy
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.clusters import PRIVATE_HEADERS
 from headgate.render.layout import Layout
+from headgate.render.secrets import REDACTED
 from headgate.render.values import Json
-from headgate.settings import Settings
+from headgate.settings import Settings, load_settings
 from headgate.up.supervisor import envoy_binary
 from tests.gateway import key_entry
 
@@ -154,3 +155,12 @@ def test_local_replies_have_no_catch_all() -> None:
         if body != "%LOCAL_REPLY_BODY%":
             assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
             assert "%" not in body
+
+
+def test_the_reference_configuration_is_what_is_rendered_today() -> None:
+    """`make reference` writes it again."""
+    folder = Path(__file__).parent.parent.parent / "envoy"
+    made, _ = load_settings(folder / "headgate.yaml", {})
+    keys = {name: REDACTED for name, one in made.providers.items() if one.api_key.get_secret_value()}
+    bootstrap = static_bootstrap(made, Layout(Path("/run/headgate")), keys, admin="127.0.0.1:9901")
+    assert json.loads((folder / "reference.json").read_text()) == json.loads(json.dumps(bootstrap))
