@@ -114,7 +114,7 @@ def up(
 
 
 def _step(text: str) -> None:
-    _out.print(f"[green]✓[/green] {text}", highlight=False)
+    _out.print(f"[green]✓[/green] {text}", highlight=False, soft_wrap=True)
 
 
 async def _up(configuration: Configuration, fake_port: int) -> None:

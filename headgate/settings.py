@@ -88,7 +88,9 @@ class FailureSettings(Section):
     """What happens to a request when the rate-limit service or its store cannot decide in time."""
 
     on_error: Literal["allow", "deny"] = "allow"
-    timeout: float = Field(default=0.25, gt=0, le=30, description="seconds")
+    # Long enough for a burst to queue: what times out is decided by `on_error`, and `allow` would then admit more
+    # than the limit. A dead service is noticed at once, a dead store after its own, shorter timeout.
+    timeout: float = Field(default=2.0, gt=0, le=30, description="seconds")
 
 
 class LogSettings(Section):

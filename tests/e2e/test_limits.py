@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def gateway(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterat
                 key_entry("both", limits={"requests": "100/year", "tokens": "1000/year"}),
                 key_entry("sdk", limits={"requests": "1/year"}),
                 key_entry("free"),
+                key_entry("burst", limits={"requests": "100/year"}),
             ],
         }
         with Gateway(config) as running:
@@ -164,3 +166,18 @@ def test_a_store_that_dies_follows_the_policy(own_redis: RedisServer, on_error: 
             assert gateway.metric("headgate_store_errors_total") >= 1
             own_redis.start()
             gateway.wait_for(lambda: "x-ratelimit-limit-requests" in dict(post(gateway.listen, chat()).headers))
+
+
+async def test_a_burst_of_400_admits_exactly_the_limit(gateway: Gateway) -> None:
+    async def one() -> int:
+        host, _, port = gateway.listen.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps(chat()).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-burst\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split(b" ")[1])
+
+    statuses = await asyncio.gather(*(one() for _ in range(400)))
+    assert (statuses.count(200), statuses.count(429)) == (100, 300)
