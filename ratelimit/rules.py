@@ -19,9 +19,11 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 SETTLE = "settle"  # key of the entry that settles a reservation instead of making one
-MAX_AMOUNT = 0xFFFFFFFF
+MAX_AMOUNT = 0xFFFFFFFF  # the wire's requests_per_unit is a uint32
+MAX_HITS = 1_000_000_000_000  # more hits than that in one call count as that many
 
 _RATE = re.compile(r"\s*([0-9][0-9_]*)\s*/\s*([A-Za-z]+)\s*")
+_MOST_DIGITS = 32
 
 
 class Unit(IntEnum):
@@ -78,10 +80,10 @@ class Rate:
             raise ValueError(
                 f"'{text}' is not a rate | write N/second, N/min, N/hour, N/day, N/week, N/month or N/year"
             )
-        amount = int(match.group(1).replace("_", ""))
-        if amount > MAX_AMOUNT:
-            raise ValueError(f"{amount} is too many | at most {MAX_AMOUNT}")
-        return cls(amount, unit)
+        digits = match.group(1).replace("_", "")
+        if len(digits) > _MOST_DIGITS or int(digits) > MAX_AMOUNT:
+            raise ValueError(f"{digits[:_MOST_DIGITS]} is too many | at most {MAX_AMOUNT}")
+        return cls(int(digits), unit)
 
     def __str__(self) -> str:
         return f"{self.amount}/{self.unit.name.lower()}"
@@ -96,7 +98,12 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One limit. `label` names it in metrics and headers and must come from configuration, never from a request."""
+    """One limit.
+
+    `name` is shown to clients of the service. `label` names the limit in metrics, headers and reservations: it
+    must come from configuration, never from a request, and differ between RESERVE rules that meet in a request.
+    An `unlimited` rule never counts; its rate means nothing.
+    """
 
     rate: Rate
     mode: Mode = Mode.CONSUME
@@ -129,7 +136,7 @@ class Settlement:
         """`<hits>@<unix seconds>`; anything else means that nothing was reserved."""
         hits, separator, at = text.partition("@")
         if separator and hits.isascii() and hits.isdigit() and at.isascii() and at.isdigit() and len(text) <= 40:
-            return cls(int(hits), int(at))
+            return cls(min(int(hits), MAX_HITS), int(at))
         return cls(0, 0)
 
     def __str__(self) -> str:
@@ -158,15 +165,15 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class _Level:
     exact: Mapping[tuple[str, str], _Branch]
-    wildcards: tuple[tuple[str, re.Pattern[str], _Branch], ...]
+    wildcards: tuple[tuple[str, tuple[str, ...], _Branch], ...]
     bare: Mapping[str, _Branch]
 
     def find(self, key: str, value: str) -> _Branch | None:
         branch = self.exact.get((key, value))
         if branch is not None:
             return branch
-        for name, pattern, candidate in self.wildcards:
-            if name == key and pattern.fullmatch(value):
+        for name, parts, candidate in self.wildcards:
+            if name == key and _fits(parts, value):
                 return candidate
         return self.bare.get(key)
 
@@ -177,22 +184,40 @@ class _Branch:
     below: _Level
 
 
+def _fits(parts: tuple[str, ...], value: str) -> bool:
+    """Whether `value` is the parts in their order with anything between them.
+
+    Each part is sought once, leftmost first, which suffices: no value makes this slow, as it would a regular
+    expression with several `.*`.
+    """
+    first, *middle, last = parts
+    end = len(value) - len(last)
+    at = len(first)
+    if end < at or not value.startswith(first) or not value.endswith(last):
+        return False
+    for part in middle:
+        found = value.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
 _EMPTY = _Level(MappingProxyType({}), (), MappingProxyType({}))
 
 
 def _level(nodes: Iterable[Node]) -> _Level:
     exact: dict[tuple[str, str], _Branch] = {}
-    wildcards: list[tuple[str, re.Pattern[str], _Branch]] = []
+    wildcards: list[tuple[str, tuple[str, ...], _Branch]] = []
     bare: dict[str, _Branch] = {}
     for node in nodes:
         branch = _Branch(node.rule, _level(node.children) if node.children else _EMPTY)
         if node.value is None:
             bare[node.key] = branch
-        elif "*" in node.value:
-            pattern = ".*".join(re.escape(part) for part in node.value.split("*"))
-            wildcards.append((node.key, re.compile(pattern, re.DOTALL), branch))
-        else:
-            exact[node.key, node.value] = branch
+            continue
+        exact[node.key, node.value] = branch
+        if "*" in node.value:
+            wildcards.append((node.key, tuple(node.value.split("*")), branch))
     return _Level(MappingProxyType(exact), tuple(wildcards), MappingProxyType(bare))
 
 
@@ -215,16 +240,12 @@ class RuleSet:
         entries = descriptor.entries
         if descriptor.override is not None:
             return Match(Rule(descriptor.override, label="override"), entries)
-        settlement = None
-        if len(entries) > 1 and entries[-1][0] == SETTLE:
-            settlement = Settlement.parse(entries[-1][1])
-            entries = entries[:-1]
         rule = None
-        for key, value in entries:
+        for depth, (key, value) in enumerate(entries, 1):
+            if key == SETTLE and depth == len(entries) and rule is not None and rule.mode is Mode.RESERVE:
+                return Match(rule, entries[:-1], Settlement.parse(value))
             branch = level.find(key, value)
             if branch is None:
                 return None
             rule, level = branch.rule, branch.below
-        if rule is None or (settlement is not None and rule.mode is not Mode.RESERVE):
-            return None
-        return Match(rule, entries, settlement)
+        return None if rule is None else Match(rule, entries)
