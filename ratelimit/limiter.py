@@ -13,12 +13,11 @@ from typing import Protocol
 
 from ratelimit.algorithms.fixed_window import TTL_SLACK, counter_key, seconds_until_reset, window_start
 from ratelimit.errors import RequestError
-from ratelimit.rules import Descriptor, Match, Mode, Rate, Rule, RuleSet, Settlement
+from ratelimit.rules import MAX_HITS, Descriptor, Match, Mode, Rate, Rule, RuleSet, Settlement
 from ratelimit.storage.base import Action, Count, Operation, Store
 from sidecar.errors import StoreError
 
 UNLIMITED_REMAINING = 0xFFFFFFFF
-_MAX_HITS = 1_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,11 @@ class LimitRequest:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The verdict for one descriptor. `rule` is None when no limit counts for it."""
+    """The verdict for one descriptor. `rule` is None when no limit counts for it.
+
+    `remaining` is what the window still has, `reset_seconds` how long until the next one, `hits` what was
+    asked for. A reserve that is not over may stand in a denied decision: then it has counted nothing.
+    """
 
     rule: Rule | None
     over: bool
@@ -48,7 +51,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict for a request. `reservations` hold, by label, what was reserved and waits to be settled."""
+    """The verdict for a request: over when any status is.
+
+    `reservations` hold, by label, what was reserved and waits to be settled; none when the call is denied.
+    """
 
     over: bool
     statuses: tuple[Status, ...]
@@ -91,31 +97,47 @@ class _Planned:
 
 
 class Limiter:
-    """Decides requests over one store. `clock` gives unix seconds and is read once per request."""
+    """Decides requests over one store.
 
-    def __init__(self, store: Store, clock: Callable[[], float], observer: Observer | None = None) -> None:
+    `clock` gives unix seconds and is read once per request; `timer` (seconds, any origin) times the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        observer: Observer | None = None,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._observer = observer or Unobserved()
+        self._timer = timer
 
-    def decide(self, rules: RuleSet, request: LimitRequest) -> Decision | Awaitable[Decision]:
-        """Decide, and count. Raises `RequestError` for a question without sense, `StoreError` from the store."""
+    def decide(self, rules: RuleSet | None, request: LimitRequest) -> Decision | Awaitable[Decision]:
+        """Decide, and count: at once when the store answers at once, else as an awaitable.
+
+        Raises `RequestError` for a question without sense or without rules. `StoreError` from the store is
+        passed on, raised here or by the awaitable: whether that opens or closes is not decided here.
+        """
         if not request.domain:
             raise RequestError("rate limit domain must not be empty")
         if not request.descriptors:
             raise RequestError("rate limit descriptor list must not be empty")
+        if rules is None:
+            raise RequestError("no rate limit configuration loaded")
         now = self._clock()
         planned, operations = _plan(rules, request, int(now))
         if not operations:
             return self._decision(planned, (), int(now))
-        started = time.perf_counter()
+        started = self._timer()
         try:
             counts = self._store.apply(operations, now)
         except StoreError as error:
             self._observer.store_failed(error.transient)
             raise
         if isinstance(counts, Sequence):
-            self._observer.store_seconds(time.perf_counter() - started)
+            self._observer.store_seconds(self._timer() - started)
             return self._decision(planned, counts, int(now))
         return self._later(planned, counts, int(now), started)
 
@@ -127,7 +149,7 @@ class Limiter:
         except StoreError as error:
             self._observer.store_failed(error.transient)
             raise
-        self._observer.store_seconds(time.perf_counter() - started)
+        self._observer.store_seconds(self._timer() - started)
         return self._decision(planned, counts, now)
 
     def _decision(self, planned: list[_Planned], counts: Sequence[Count], now: int) -> Decision:
@@ -136,13 +158,13 @@ class Limiter:
         for one, status in zip(planned, statuses, strict=True):
             if one.operation is not None and one.match is not None and one.match.settlement is None:
                 self._observer.decided(one.match.rule.label, status.over, status.hits)
-        reservations = () if over else tuple(
+        reservations = [
             (one.match.rule.label, Settlement(one.hits, now))
             for one in planned
             if one.match is not None and one.match.settlement is None and one.match.rule.mode is Mode.RESERVE
             if one.operation is not None
-        )  # fmt: skip
-        return Decision(over, statuses, reservations)
+        ]
+        return Decision(over, statuses, () if over else tuple(reservations))
 
 
 def _plan(rules: RuleSet, request: LimitRequest, now: int) -> tuple[list[_Planned], list[Operation]]:
@@ -150,7 +172,8 @@ def _plan(rules: RuleSet, request: LimitRequest, now: int) -> tuple[list[_Planne
     planned: list[_Planned] = []
     operations: list[Operation] = []
     for descriptor in request.descriptors:
-        hits = min(descriptor.hits if descriptor.hits is not None else max(1, request.hits_addend), _MAX_HITS)
+        hits = descriptor.hits if descriptor.hits is not None else max(1, request.hits_addend)
+        hits = max(0, min(hits, MAX_HITS))
         match = rules.match(request.domain, descriptor)
         if match is None or match.rule.unlimited:
             planned.append(_Planned(match, hits, None))
@@ -167,8 +190,8 @@ def _operation(domain: str, match: Match, hits: int, now: int) -> Operation:
     ttl = seconds_until_reset(now, rule.rate.unit) + TTL_SLACK
     if match.settlement is not None:
         difference = hits - match.settlement.reserved
-        if match.settlement.at < start:
-            # The window that was charged is gone: only what was used beyond the reservation is still owed.
+        if window_start(match.settlement.at, rule.rate.unit) != start:
+            # The window that was charged is not this one: only what was used beyond it is still owed here.
             difference = max(0, difference)
         return Operation(key, Action.ADJUST, difference, 0, ttl)
     action = Action.RESERVE if rule.mode is Mode.RESERVE else Action.ADD
@@ -183,12 +206,9 @@ def _status(planned: _Planned, counts: Sequence[Count], now: int) -> Status:
         return Status(match.rule, over=False, remaining=UNLIMITED_REMAINING, reset_seconds=0, hits=planned.hits)
     count = counts[planned.operation]
     rate = match.rule.rate
-    over = False
-    if match.settlement is None:
-        over = count.refused if match.rule.mode is Mode.RESERVE else count.value > rate.amount
     return Status(
         match.rule,
-        over=over,
+        over=count.over,
         remaining=max(0, rate.amount - count.value),
         reset_seconds=seconds_until_reset(now, rate.unit),
         hits=planned.hits,

@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
 from ratelimit.errors import RequestError
 from ratelimit.limiter import Decision, Limiter
 from ratelimit.messages import read_request, write_response
+from ratelimit.presenter import Presentation, Presenter, plain
 from ratelimit.rules import RuleSet
 from sidecar.errors import RpcError, StatusCode, StoreError
 from sidecar.rpc import CallContext, Service, UnaryMethod
 
+__all__ = ["SERVICE", "Presentation", "Presenter", "plain", "rate_limit_service"]
+
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 
 
-@dataclass(frozen=True, slots=True)
-class Presentation:
-    """What a client sees of a decision: headers on every answer, a body when it is over the limit."""
-
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-
-
-Presenter: TypeAlias = Callable[[Decision], Presentation]
-
-
-def plain(_decision: Decision) -> Presentation:
-    """Nothing besides the status."""
-    return Presentation()
-
-
-def rate_limit_service(limiter: Limiter, rules: Callable[[], RuleSet], presenter: Presenter = plain) -> Service:
-    """The service over `limiter`; `rules` gives the rule set of the moment."""
+def rate_limit_service(limiter: Limiter, rules: Callable[[], RuleSet | None], presenter: Presenter = plain) -> Service:
+    """The service over `limiter`; `rules` gives the rule set of the moment, None while there is none."""
 
     def should_rate_limit(
         message: RateLimitRequest, _context: CallContext

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ratelimit.rules import Entries, Mode, Unit
 
+_ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 TTL_SLACK = 5  # seconds a counter outlives its window, for clocks that differ
 
 
@@ -26,10 +27,10 @@ def counter_key(domain: str, entries: Entries, mode: Mode, start: int) -> str:
 
     In `CONSUME` mode it is byte for byte envoyproxy/ratelimit's, so that both may share a Redis. In
     `RESERVE` mode the domain and the first entry are a hash tag: the counters of one tenant live together
-    and can be decided in one step.
+    and can be decided in one step. Braces in it are escaped, because the first `}` would end the tag.
     """
     if mode is Mode.CONSUME:
         return "_".join((domain, *(part for entry in entries for part in entry), str(start)))
     (key, value), rest = entries[0], entries[1:]
-    tag = f"{domain}_{key}_{value}".replace("{", "(").replace("}", ")")
+    tag = f"{domain}_{key}_{value}".translate(_ESCAPES)
     return "_".join((f"{{{tag}}}", *(part for entry in rest for part in entry), str(start)))

@@ -2,41 +2,43 @@
 --
 -- KEYS[i]                    the counter of operation i (all in one slot)
 -- ARGV[4i-3 .. 4i]           action ("add" | "reserve" | "adjust"), hits, limit, ttl in seconds
--- returns                    for every operation: the counter after it, and 1 if its reserve was refused, else 0
+-- returns                    for every operation: the counter after it, and 1 if it is over its limit, else 0
 --
--- If any reserve would pass its limit, none of them counts. A counter lives for the ttl of the operation that
--- made it, and never falls below 0.
+-- If any add or reserve is over its limit, no reserve counts; an add always does. A counter lives for the ttl
+-- of the operation that made it, never falls below 0 and stops at 2^53 - 1, where Lua's numbers stop being exact.
 
-local n = #KEYS
-local values, refusals, refused, pending = {}, {}, false, {}
+local MOST = 9007199254740991
+local values, asked, overs, denied = {}, {}, {}, false
 
-for i = 1, n do
-  local key = KEYS[i]
+for i, key in ipairs(KEYS) do
   values[key] = values[key] or tonumber(redis.call('GET', key) or '0')
-  refusals[i] = 0
-  if ARGV[4 * i - 3] == 'reserve' then
-    pending[key] = (pending[key] or 0) + tonumber(ARGV[4 * i - 2])
-    if values[key] + pending[key] > tonumber(ARGV[4 * i - 1]) then
-      refusals[i] = 1
-      refused = true
+  overs[i] = 0
+  if ARGV[4 * i - 3] ~= 'adjust' then
+    asked[key] = (asked[key] or 0) + tonumber(ARGV[4 * i - 2])
+    if values[key] + asked[key] > tonumber(ARGV[4 * i - 1]) then
+      overs[i] = 1
+      denied = true
     end
   end
 end
 
 local replies = {}
-for i = 1, n do
-  local key, action, hits = KEYS[i], ARGV[4 * i - 3], tonumber(ARGV[4 * i - 2])
-  if hits ~= 0 and not (action == 'reserve' and refused) then
+for i, key in ipairs(KEYS) do
+  if not (denied and ARGV[4 * i - 3] == 'reserve') then
     local before = values[key]
-    local after = math.max(0, before + hits)
-    if redis.call('EXISTS', key) == 1 then
-      if after ~= before then redis.call('INCRBY', key, string.format('%.0f', after - before)) end
-    else
-      redis.call('SET', key, string.format('%.0f', after), 'EX', ARGV[4 * i])
+    local after = math.min(MOST, math.max(0, before + tonumber(ARGV[4 * i - 2])))
+    if after ~= before then
+      local lives = redis.call('TTL', key) -- -2: no such key, -1: a key that somebody left without a ttl
+      if lives == -2 then
+        redis.call('SET', key, string.format('%.0f', after), 'EX', ARGV[4 * i])
+      else
+        redis.call('INCRBY', key, string.format('%.0f', after - before))
+        if lives == -1 then redis.call('EXPIRE', key, ARGV[4 * i]) end
+      end
+      values[key] = after
     end
-    values[key] = after
   end
   replies[2 * i - 1] = values[key]
-  replies[2 * i] = refusals[i]
+  replies[2 * i] = overs[i]
 end
 return replies

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+MAX_COUNT = 2**53 - 1  # a counter stops here: the largest number that a Lua script counts exactly
+
 
 class Action(Enum):
     """What an operation does to its counter; the values are those of `scripts/fixed_window.lua`."""
 
     ADD = "add"  # count the hits, whatever the limit
-    RESERVE = "reserve"  # count the hits only if no reserve of this decision passes its limit
-    ADJUST = "adjust"  # add a difference that may be negative; never below 0
+    RESERVE = "reserve"  # count the hits only if no add and no reserve of this decision is over its limit
+    ADJUST = "adjust"  # add a difference that may be negative; never over a limit
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One counter of one decision. `ttl` is in seconds from now; `limit` matters to RESERVE only."""
+    """One counter of one decision. `ttl` is in seconds from now; ADJUST ignores `limit`."""
 
     key: str
     action: Action
@@ -29,20 +31,21 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The counter after the operation. `refused`: this RESERVE would have passed its limit.
+    """The counter after the operation. `over`: with these hits it is, or a reserve would be, over its limit.
 
-    When any RESERVE of a decision is refused none of them counts; `value` is then the untouched counter.
+    When any operation of a decision is over, none of its reserves counts; their `value` is then the counter
+    without them.
     """
 
     value: int
-    refused: bool = False
+    over: bool = False
 
 
 class Store(Protocol):
-    """Keeps counters. Decisions are atomic: nobody sees one half applied (see each store for its bounds)."""
+    """Keeps counters between 0 and `MAX_COUNT`. See each store for what it decides in one step."""
 
     def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:
-        """Apply one decision at `now` (unix seconds). Raises `StoreError`."""
+        """Apply one decision at `now` (unix seconds): one count for each operation. Raises `StoreError`."""
 
     async def ping(self) -> None:
         """Raise `StoreError` when the store does not answer."""

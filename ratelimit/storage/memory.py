@@ -2,89 +2,94 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
-from ratelimit.storage.base import Action, Count, Operation
-
-_SWEEP = 8  # old counters looked at per decision: more than one decision can add, so the store drains
+from ratelimit.storage.base import MAX_COUNT, Action, Count, Operation
 
 
 class MemoryStore:
-    """Counters in a dict, oldest first.
+    """Counters in a dict, and their keys by the second they expire in.
 
-    Expired counters are dropped when they are met, and a few of the oldest are looked at in every decision.
-    At `max_counters` the oldest goes, expired or not: memory is bounded, and a limit may then be forgotten.
+    Windows end together, so there are few such seconds: every decision drops a few expired counters, more
+    than it can have added, in constant time each. At `max_counters` the counter that would expire first goes,
+    which forgives what it had counted: size the bound above the number of live counters.
     """
 
     def __init__(self, max_counters: int = 1_000_000) -> None:
         self._max = max_counters
-        self._counters: dict[str, tuple[int, float]] = {}
+        self._counters: dict[str, tuple[int, int]] = {}  # value, expiry in unix seconds
+        self._expiries: list[int] = []  # a heap of the keys of _expiring
+        self._expiring: dict[int, list[str]] = {}
         self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._counters)
 
     def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
-        """Apply one decision. Never waits."""
-        values = [self._value(operation.key, now) for operation in operations]
-        pending: dict[str, int] = {}
-        refusals: list[bool] = []
-        for operation, value in zip(operations, values, strict=True):
-            if operation.action is not Action.RESERVE:
-                refusals.append(False)
-                continue
-            total = value + pending.get(operation.key, 0) + operation.hits
-            pending[operation.key] = pending.get(operation.key, 0) + operation.hits
-            refusals.append(total > operation.limit)
-        refused = any(refusals)
+        """Apply one decision, in one step. Never waits, never fails."""
+        second = int(now)
+        asked: dict[str, int] = {}
+        overs: list[bool] = []
+        for operation in operations:
+            over = False
+            if operation.action is not Action.ADJUST:
+                asked[operation.key] = asked.get(operation.key, 0) + operation.hits
+                over = self._value(operation.key, second) + asked[operation.key] > operation.limit
+            overs.append(over)
+        denied = any(overs)
         counts = []
-        for operation, refusal in zip(operations, refusals, strict=True):
-            value = self._value(operation.key, now)
-            if not (operation.action is Action.RESERVE and refused):
-                value = max(0, value + operation.hits)
-                self._put(operation, value, now)
-            counts.append(Count(value, refusal))
-        self._sweep(now)
+        for operation, over in zip(operations, overs, strict=True):
+            value = self._value(operation.key, second)
+            if not (denied and operation.action is Action.RESERVE):
+                before, value = value, min(MAX_COUNT, max(0, value + operation.hits))
+                if value != before:
+                    self._put(operation.key, value, second, operation.ttl)
+            counts.append(Count(value, over))
+        self._sweep(second, 2 * len(operations) + 8)
         return counts
-
-    def _value(self, key: str, now: float) -> int:
-        found = self._counters.get(key)
-        if found is None:
-            return 0
-        if found[1] <= now:
-            del self._counters[key]
-            return 0
-        return found[0]
-
-    def _put(self, operation: Operation, value: int, now: float) -> None:
-        found = self._counters.get(operation.key)
-        if found is None:
-            if operation.hits == 0:
-                return
-            if len(self._counters) >= self._max:
-                del self._counters[next(iter(self._counters))]
-                self.evicted += 1
-            self._counters[operation.key] = (value, now + operation.ttl)
-        else:
-            self._counters[operation.key] = (value, found[1])
-
-    def _sweep(self, now: float) -> None:
-        oldest = []
-        for key in self._counters:
-            oldest.append(key)
-            if len(oldest) == _SWEEP:
-                break
-        for key in oldest:
-            entry = self._counters[key]
-            if entry[1] <= now:
-                del self._counters[key]
-            elif len(self._counters) > _SWEEP:
-                # A live one goes to the back, so that the next look meets others.
-                del self._counters[key]
-                self._counters[key] = entry
 
     async def ping(self) -> None:
         """Always there."""
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    def _value(self, key: str, second: int) -> int:
+        found = self._counters.get(key)
+        return found[0] if found is not None and found[1] > second else 0
+
+    def _put(self, key: str, value: int, second: int, ttl: int) -> None:
+        found = self._counters.get(key)
+        if found is not None and found[1] > second:
+            self._counters[key] = (value, found[1])
+            return
+        if found is None and len(self._counters) >= self._max:
+            self.evicted += 1
+            while len(self._counters) >= self._max:
+                self._drop_first()
+        expiry = second + ttl
+        self._counters[key] = (value, expiry)
+        keys = self._expiring.get(expiry)
+        if keys is None:
+            keys = self._expiring[expiry] = []
+            heapq.heappush(self._expiries, expiry)
+        keys.append(key)
+
+    def _sweep(self, second: int, most: int) -> None:
+        for _ in range(most):
+            if not self._expiries or self._expiries[0] > second:
+                return
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        """Drop one counter of those that expire first, or one note of a counter that was made anew since."""
+        expiry = self._expiries[0]
+        keys = self._expiring[expiry]
+        key = keys.pop()
+        if not keys:
+            del self._expiring[expiry]
+            heapq.heappop(self._expiries)
+        found = self._counters.get(key)
+        if found is not None and found[1] == expiry:
+            del self._counters[key]

@@ -77,7 +77,7 @@ def test_keys_are_those_of_envoyproxy_ratelimit() -> None:
     entries = (("remote_address", "1.2.3.4"), ("empty", ""))
     assert counter_key("mesh", entries, Mode.CONSUME, 60) == "mesh_remote_address_1.2.3.4_empty__60"
     assert counter_key("mesh", entries, Mode.RESERVE, 60) == "{mesh_remote_address_1.2.3.4}_empty__60"
-    assert counter_key("m", (("k", "}{x"),), Mode.RESERVE, 0) == "{m_k_)(x}_0"
+    assert counter_key("m", (("k", "}{x"),), Mode.RESERVE, 0) == "{m_k_%7D%7Bx}_0"
 
 
 async def test_reserve_admits_exactly_the_limit_and_a_refusal_counts_nothing(world: World) -> None:
@@ -317,7 +317,7 @@ operations = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(decisions=operations)
 def test_memory_and_redis_agree(decisions: list[list[Operation]], redis_server: RedisServer) -> None:
-    """Within one slot: across slots Redis decides each by itself, which the embedded store need not."""
+    """Within one slot; across slots: `storage/test_same_answers.py`."""
     prefix = f"{time.time_ns()}"
     memory = MemoryStore()
 

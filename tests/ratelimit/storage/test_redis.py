@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from ratelimit.storage import MemoryStore, RedisStore, open_store
+from ratelimit.storage.base import Action, Count, Operation
+from sidecar.errors import ConfigError, StoreError
+from tests.redis_server import RedisServer
+
+
+def add(key: str, hits: int = 1, limit: int = 100) -> Operation:
+    return Operation(key, Action.ADD, hits, limit, 60)
+
+
+def reserve(key: str, hits: int = 1, limit: int = 100) -> Operation:
+    return Operation(key, Action.RESERVE, hits, limit, 60)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    client: Redis = Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def redis_store(redis_url: str) -> AsyncIterator[RedisStore]:
+    opened = open_store(redis_url)
+    assert isinstance(opened, RedisStore)
+    yield opened
+    await opened.close()
+
+
+async def commands(client: Redis) -> dict[str, int]:
+    """How often each command was called, by clients and by scripts."""
+    return {name: stats["calls"] for name, stats in (await client.info("commandstats")).items()}
+
+
+async def test_a_decision_of_one_tenant_is_one_script_call(redis_store: RedisStore, client: Redis, domain: str) -> None:
+    both = [reserve(f"{{{domain}}}_a"), reserve(f"{{{domain}}}_b")]
+    await redis_store.apply(both, 0)
+    before = await commands(client)
+    await redis_store.apply(both, 0)
+    after = await commands(client)
+    assert after["cmdstat_evalsha"] - before["cmdstat_evalsha"] == 1
+
+
+async def test_other_slots_go_in_the_same_round_trip(
+    redis_store: RedisStore, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = RedisStore._send
+
+    async def counted(self: RedisStore, calls: list[dict[int, Operation]]) -> object:
+        sent.append(len(calls))
+        return await send(self, calls)
+
+    monkeypatch.setattr(RedisStore, "_send", counted)
+    mixed = [reserve(f"{{{domain}}}_a"), add(f"{domain}_x"), add(f"{domain}_y"), reserve(f"{{{domain}}}_b")]
+    await redis_store.apply([add(f"{domain}_first")], 0)
+    sent.clear()
+    assert await redis_store.apply(mixed, 0) == [Count(1)] * 4
+    assert sent == [3]
+
+
+async def test_every_key_has_a_ttl(redis_store: RedisStore, client: Redis, domain: str) -> None:
+    await redis_store.apply([add(f"{domain}_a"), reserve(f"{{{domain}}}_b")], 0)
+    await redis_store.apply([Operation(f"{domain}_c", Action.ADJUST, 5, 0, 60)], 0)
+    for key in (f"{domain}_a", f"{{{domain}}}_b", f"{domain}_c"):
+        assert 55 < await client.ttl(key) <= 60
+
+
+async def test_a_key_left_without_a_ttl_gets_one(redis_store: RedisStore, client: Redis, domain: str) -> None:
+    await client.set(f"{domain}_a", 5)
+    assert await redis_store.apply([add(f"{domain}_a")], 0) == [Count(6)]
+    assert 55 < await client.ttl(f"{domain}_a") <= 60
+
+
+async def test_counters_are_plain_numbers_that_others_can_count_on(
+    redis_store: RedisStore, client: Redis, domain: str
+) -> None:
+    await client.incrby(f"{domain}_a", 5)
+    await redis_store.apply([add(f"{domain}_a", 10**12)], 0)
+    assert await client.get(f"{domain}_a") == b"1000000000005"
+
+
+async def test_checks_and_refusals_make_no_key(redis_store: RedisStore, client: Redis, domain: str) -> None:
+    await redis_store.apply([add(f"{domain}_a", 0)], 0)
+    await redis_store.apply([reserve(f"{domain}_b", 101)], 0)
+    await redis_store.apply([Operation(f"{domain}_c", Action.ADJUST, -5, 0, 60)], 0)
+    assert await client.exists(f"{domain}_a", f"{domain}_b", f"{domain}_c") == 0
+
+
+async def test_loads_its_script_again_and_counts_once(own_redis: RedisServer) -> None:
+    store = open_store(own_redis.url)
+    async with Redis.from_url(own_redis.url) as client:
+        for expected in (1, 2):
+            assert await store.apply([add("a")], 0) == [Count(expected)]  # type: ignore[misc]
+            await client.script_flush()
+        assert await store.apply([add("a"), add("b")], 0) == [Count(3), Count(1)]  # type: ignore[misc]
+    await store.close()
+
+
+async def test_a_call_that_has_counted_is_not_run_again(own_redis: RedisServer) -> None:
+    """The script may be flushed between two calls of one pipeline; the first must not count twice."""
+    store = open_store(own_redis.url)
+    assert isinstance(store, RedisStore)
+    await store.apply([add("warm")], 0)
+    pipeline_of = store._client.pipeline
+
+    def flushing(transaction: bool) -> object:
+        pipeline = pipeline_of(transaction=transaction)
+        evalsha = pipeline.evalsha
+        calls: list[object] = []
+
+        def record(*arguments: object) -> object:
+            if calls:
+                pipeline.execute_command("SCRIPT FLUSH")
+            calls.append(arguments)
+            return evalsha(*arguments)  # type: ignore[arg-type]
+
+        execute = pipeline.execute
+
+        async def without_the_flush(raise_on_error: bool) -> object:
+            replies = await execute(raise_on_error=raise_on_error)
+            return [replies[0], *replies[2:]]
+
+        pipeline.evalsha = record  # type: ignore[method-assign,assignment]
+        pipeline.execute = without_the_flush  # type: ignore[method-assign,assignment]
+        return pipeline
+
+    store._client.pipeline = flushing  # type: ignore[method-assign,assignment]
+    assert await store.apply([add("a"), add("b")], 0) == [Count(1), Count(1)]
+    await store.close()
+
+
+async def test_a_killed_redis_is_a_transient_error_and_not_a_hang(own_redis: RedisServer) -> None:
+    store = open_store(own_redis.url)
+    await store.ping()
+    own_redis.kill()
+    started = time.monotonic()
+    for operations in ([add("a")], [add("a"), add("b")]):
+        with pytest.raises(StoreError) as caught:
+            await store.apply(operations, 0)  # type: ignore[misc]
+        assert caught.value.transient
+    with pytest.raises(StoreError):
+        await store.ping()
+    assert time.monotonic() - started < 2
+    own_redis.start()
+    assert await store.apply([add("a")], 0) == [Count(1)]  # type: ignore[misc]
+    await store.close()
+
+
+async def test_a_wrong_type_is_an_error_that_no_retry_mends(
+    redis_store: RedisStore, client: Redis, domain: str
+) -> None:
+    await client.lpush(domain, "x")
+    with pytest.raises(StoreError) as caught:
+        await redis_store.apply([add(domain)], 0)
+    assert not caught.value.transient
+
+
+async def test_a_cancelled_decision_frees_its_connection(redis_store: RedisStore, domain: str) -> None:
+    waiting = [asyncio.ensure_future(redis_store.apply([add(domain)], 0)) for _ in range(200)]
+    await asyncio.sleep(0)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    counts = await asyncio.gather(*(redis_store.apply([add(f"{domain}_b")], 0) for _ in range(100)))
+    assert sorted(count[0].value for count in counts) == list(range(1, 101))
+
+
+async def test_opens_by_scheme(redis_url: str) -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+    opened = open_store(redis_url)
+    assert isinstance(opened, RedisStore)
+    await opened.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("memcached://user:hunter2@h", "there is no store for 'memcached://'"),
+        ("user:hunter2@h:6379", "has no scheme"),
+        ("", "has no scheme"),
+        ("redis://h:notaport", "not a Redis URL"),
+    ],
+)
+def test_says_which_stores_there_are_and_never_the_password(url: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        open_store(url)
+    assert "hunter2" not in str(caught.value)
