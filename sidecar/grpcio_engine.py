@@ -8,7 +8,7 @@ the call with INTERNAL and is logged here: never with a clean OK, which Envoy's 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +20,37 @@ from sidecar.rpc import CallContext, Service, Step, StreamHandler, StreamMethod,
 
 _log = structlog.get_logger("grpc")
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class GrpcioEngine:
+    """Carries `services` over grpc.aio."""
+
+    def __init__(self, services: Sequence[Service], *, max_message_bytes: int) -> None:
+        self._services = tuple(services)
+        self._max_message_bytes = max_message_bytes
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, listen: str) -> int:
+        """Serve on `unix:///path` or `host:port`. Returns the port (1 for a socket). Raises `RuntimeError`."""
+        # so_reuseport off: a second server on the same port must be an error, not a silent split of calls.
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self._max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        server.add_generic_rpc_handlers(tuple(generic_handler(service) for service in self._services))
+        port = int(server.add_insecure_port(listen))
+        await server.start()
+        self._server = server
+        return port
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give running ones `grace` seconds, then cut them."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop(grace)
 
 
 def generic_handler(service: Service) -> grpc.GenericRpcHandler:
@@ -75,6 +106,14 @@ async def _step(result: Any) -> Step:
     return step
 
 
+async def _replies(step: Step) -> AsyncIterator[Message]:
+    for reply in step.replies:
+        yield reply
+    if step.more is not None:
+        async for reply in step.more:
+            yield reply
+
+
 def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[Message]]:
     async def call(requests: AsyncIterator[Message], grpc_context: Any) -> AsyncIterator[Message]:
         handler: StreamHandler | None = None
@@ -82,11 +121,11 @@ def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], Asyn
             handler = method.open(_context(path, grpc_context))
             async for request in requests:
                 step = await _step(handler.on_message(request))
-                for reply in step.replies:
+                async for reply in _replies(step):
                     yield reply
                 if step.done:
                     return
-            for reply in (await _step(handler.on_end())).replies:
+            async for reply in _replies(await _step(handler.on_end())):
                 yield reply
         except Exception as error:
             await _abort(grpc_context, path, error)

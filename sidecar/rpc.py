@@ -7,7 +7,7 @@ runs on grpc.aio today and on another engine tomorrow.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -28,12 +28,13 @@ class CallContext:
 class Step:
     """What one incoming message of a stream leads to.
 
-    `replies` are sent in order. `done` ends the call with status OK right after them: end it as soon as
-    nothing more will be said, because a stream that is left open dies with this process.
+    `replies` are sent in order, then those of `more` as they come. `done` ends the call with status OK right after
+    them: end it as soon as nothing more will be said, because a stream that is left open dies with this process.
     """
 
     replies: tuple[Message, ...] = ()
     done: bool = False
+    more: AsyncIterator[Message] | None = None
 
 
 NOTHING = Step()

@@ -1,4 +1,4 @@
-"""The life cycle of one gRPC server: services, health and reflection on one address.
+"""The life cycle of one gRPC server: services, health and reflection on one address, over either engine.
 
     start() -> serving -> not_serving() -> stop(grace)
 
@@ -8,26 +8,28 @@ SERVING from `start`, NOT_SERVING from `not_serving` on, so that balancers turn 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from typing import Literal
 
 from sidecar.errors import ConfigError, Problem
-from sidecar.grpcio_engine import generic_handler
+from sidecar.grpcio_engine import GrpcioEngine
+from sidecar.health import Health, health_service
+from sidecar.native.engine import NativeEngine
+from sidecar.reflection import reflection_service
 from sidecar.rpc import Service
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+Engine = Literal["native", "grpcio"]
 
 
 class GrpcServer:
     """Serves `services` on `listen` (`unix:///path` or `host:port`; port 0 takes a free one).
 
-    `max_message_bytes` bounds one received message. `health_names` adds names that the health service
-    answers for besides the services' own.
+    `engine` carries them: `grpcio` (grpc.aio) or `native` (our own). `max_message_bytes` bounds one received message.
+    `health_names` adds names that the health service answers for besides the services' own.
     """
 
     def __init__(
@@ -37,13 +39,16 @@ class GrpcServer:
         listen: str,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         health_names: Sequence[str] = (),
+        engine: Engine = "grpcio",
     ) -> None:
-        self._services = tuple(services)
         self._listen = listen
-        self._max_message_bytes = max_message_bytes
-        self._health_names = ("", *health_names, *(service.name for service in services))
-        self._health = health.aio.HealthServicer()
-        self._server: grpc.aio.Server | None = None
+        self._health = Health(("", *health_names, *(service.name for service in services)))
+        health = health_service(self._health)
+        everything = (*services, health, reflection_service([service.name for service in (*services, health)]))
+        made = NativeEngine if engine == "native" else GrpcioEngine
+        self._engine: NativeEngine | GrpcioEngine = made(everything, max_message_bytes=max_message_bytes)
+        self._stopped = asyncio.Event()
+        self._running = False
         self.port = 0
 
     @property
@@ -55,62 +60,35 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Bind and serve. Raises `ConfigError` when the address cannot be bound."""
-        if self._listen.startswith("unix:"):
-            Path(_socket_path(self._listen)).unlink(missing_ok=True)
-        # so_reuseport off: a second server on the same port must be an error, not a silent split of calls.
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self._max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ]
-        )
-        server.add_generic_rpc_handlers(tuple(generic_handler(service) for service in self._services))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [service.name for service in self._services]
-        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
+        self._remove_socket()
         try:
-            self.port = server.add_insecure_port(self._listen)
-        except RuntimeError as error:
+            self.port = await self._engine.start(self._listen)
+        except (OSError, RuntimeError) as error:
             raise ConfigError(
-                [
-                    Problem(
-                        "listen",
-                        "",
-                        f"cannot bind {self._listen}: {error}",
-                        "free it or choose another address",
-                    )
-                ]
+                [Problem("listen", "", f"cannot bind {self._listen}: {error}", "free it or choose another address")]
             ) from error
-        await server.start()
-        self._server = server
-        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        self._running = True
+        self._health.report(serving=True)
 
     async def not_serving(self) -> None:
         """Tell health checkers to turn away; calls still run."""
-        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.report(serving=False)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give running ones `grace` seconds, then cut them. Safe to call twice."""
-        if self._server is None:
+        if not self._running:
             return
-        server, self._server = self._server, None
-        await self.not_serving()
-        await server.stop(grace)
-        if self._listen.startswith("unix:"):
-            with contextlib.suppress(OSError):
-                Path(_socket_path(self._listen)).unlink()
+        self._running = False
+        self._health.close()
+        await self._engine.stop(grace)
+        self._remove_socket()
+        self._stopped.set()
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
-        if self._server is not None:
-            await self._server.wait_for_termination()
+        await self._stopped.wait()
 
-    async def _report(self, status: int) -> None:
-        for name in self._health_names:
-            await self._health.set(name, status)
-
-
-def _socket_path(listen: str) -> str:
-    return listen.removeprefix("unix://") if listen.startswith("unix://") else listen.removeprefix("unix:")
+    def _remove_socket(self) -> None:
+        if self._listen.startswith("unix:"):
+            with contextlib.suppress(OSError):
+                Path(self._listen.removeprefix("unix:").removeprefix("//")).unlink()

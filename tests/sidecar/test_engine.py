@@ -1,4 +1,4 @@
-"""The contract of a gRPC engine, on grpc.aio: every kind of call, every kind of end."""
+"""The contract of a gRPC engine, the same on both: every kind of call, every kind of end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from sidecar.errors import ConfigError, RpcError, StatusCode
 from sidecar.rpc import DONE, NOTHING, CallContext, Service, Step, StreamMethod, UnaryMethod
-from sidecar.server import GrpcServer
+from sidecar.server import Engine, GrpcServer
 
 closed: list[str] = []
 
@@ -91,11 +91,17 @@ SERVICE = Service(
 )
 
 
+@pytest.fixture(params=["grpcio", "native"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    chosen: Engine = request.param
+    return chosen
+
+
 @pytest.fixture(params=["unix", "tcp"])
-async def channel(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(request: pytest.FixtureRequest, tmp_path: Path, engine: Engine) -> AsyncIterator[grpc.aio.Channel]:
     closed.clear()
     listen = f"unix://{tmp_path}/s.sock" if request.param == "unix" else "127.0.0.1:0"
-    server = GrpcServer([SERVICE], listen=listen, max_message_bytes=100_000)
+    server = GrpcServer([SERVICE], listen=listen, max_message_bytes=100_000, engine=engine)
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as made:
         yield made
@@ -192,8 +198,8 @@ async def test_unknown_methods_and_services(channel: grpc.aio.Channel) -> None:
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_health_per_service(tmp_path: Path) -> None:
-    server = GrpcServer([SERVICE], listen=f"unix://{tmp_path}/h.sock", health_names=["extra"])
+async def test_health_per_service(tmp_path: Path, engine: Engine) -> None:
+    server = GrpcServer([SERVICE], listen=f"unix://{tmp_path}/h.sock", health_names=["extra"], engine=engine)
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
@@ -217,7 +223,7 @@ async def test_reflection_names_the_services(channel: grpc.aio.Channel) -> None:
     assert {"test.Contract", "grpc.health.v1.Health"} <= names
 
 
-async def test_stopping_lets_a_call_finish(tmp_path: Path) -> None:
+async def test_stopping_lets_a_call_finish(tmp_path: Path, engine: Engine) -> None:
     gate = asyncio.Event()
 
     async def wait(_request: StringValue, _context: CallContext) -> StringValue:
@@ -225,7 +231,7 @@ async def test_stopping_lets_a_call_finish(tmp_path: Path) -> None:
         return StringValue(value="finished")
 
     service = Service("test.Slow", (UnaryMethod("Wait", StringValue, wait),))
-    server = GrpcServer([service], listen=f"unix://{tmp_path}/s.sock")
+    server = GrpcServer([service], listen=f"unix://{tmp_path}/s.sock", engine=engine)
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:
         call = channel.unary_unary("/test.Slow/Wait", StringValue.SerializeToString, StringValue.FromString)
@@ -238,9 +244,9 @@ async def test_stopping_lets_a_call_finish(tmp_path: Path) -> None:
         await stopping
 
 
-async def test_an_address_in_use_is_a_clear_error() -> None:
-    first = GrpcServer([SERVICE], listen="127.0.0.1:0")
+async def test_an_address_in_use_is_a_clear_error(engine: Engine) -> None:
+    first = GrpcServer([SERVICE], listen="127.0.0.1:0", engine=engine)
     await first.start()
     with pytest.raises(ConfigError, match="cannot bind"):
-        await GrpcServer([SERVICE], listen=first.address).start()
+        await GrpcServer([SERVICE], listen=first.address, engine=engine).start()
     await first.stop(0)
