@@ -45,7 +45,7 @@ _BODY_HEADROOM = 1 << 20
 _PING_SECONDS = 0.5
 
 # What a running process cannot change about itself.
-FIXED = ("admin", "store", "services", "run_dir", "max_body", "log")
+FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "log")
 Only = Literal["extproc", "ratelimit"]
 
 
@@ -100,12 +100,13 @@ class Sidecar:
                 services,
                 listen=layout.extproc(settings),
                 max_message_bytes=settings.max_body + _BODY_HEADROOM,
+                engine=settings.engine,
             )
         self._store = open_store(settings.store) if only != "extproc" else None
         if self._store is not None:
             limiter = Limiter(self._store, time.time, reporter)
             service = rate_limit_service(limiter, lambda: self._current.get().rules, present)
-            self._servers["ratelimit"] = GrpcServer([service], listen=layout.ratelimit(settings))
+            self._servers["ratelimit"] = GrpcServer([service], listen=layout.ratelimit(settings), engine=settings.engine)
         self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
         self._admin = AdminServer(
             settings.admin, AdminSources(self._dependencies, self.metrics.exposition, self._status)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -184,7 +185,7 @@ def serve(
         logs.configure(settings.log.level, settings.log.format)
         layout = _layout(settings)
         _private_folder(layout.folder)
-        asyncio.run(_serve(config, settings, layout, chosen, managed))
+        uvloop.run(_serve(config, settings, layout, chosen, managed))
     except HeadgateError as error:
         _fail(error)
 

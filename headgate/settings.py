@@ -122,6 +122,7 @@ class Settings(PolicySettings):
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
     request_timeout: float = Field(default=60.0, gt=0, le=86_400, description="seconds a request may take to arrive")
     decision_timeout: float = Field(default=2.0, gt=0, le=60, description="seconds Envoy waits for ext_proc")
+    engine: Literal["grpcio", "native"] = Field(default="grpcio", description="what carries our gRPC services")
     log: LogSettings = LogSettings()
     envoy: EnvoySettings = EnvoySettings()
     run_dir: str = Field(default="", description="sockets and Envoy's files; empty: a private temporary folder")
