@@ -106,7 +106,8 @@ class Sidecar:
         if self._store is not None:
             limiter = Limiter(self._store, time.time, reporter)
             service = rate_limit_service(limiter, lambda: self._current.get().rules, present)
-            self._servers["ratelimit"] = GrpcServer([service], listen=layout.ratelimit(settings), engine=settings.engine)
+            listen = layout.ratelimit(settings)
+            self._servers["ratelimit"] = GrpcServer([service], listen=listen, engine=settings.engine)
         self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
         self._admin = AdminServer(
             settings.admin, AdminSources(self._dependencies, self.metrics.exposition, self._status)

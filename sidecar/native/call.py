@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar.errors import RpcError, StatusCode
 from sidecar.native import wire
+from sidecar.native.errors import ErrorCode, StreamFault
 from sidecar.native.headers import Request
 from sidecar.rpc import Step, StreamHandler, StreamMethod, UnaryMethod
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("grpc")
 _ACCEPTED = ((b"grpc-accept-encoding", b"identity,gzip"),)
+_NOT_GRPC = b"This is a gRPC server: POST with content-type application/grpc.\n"
 _GZIP = zlib.MAX_WBITS | 16
 
 
@@ -38,6 +40,7 @@ class Call:
         "_handler",
         "_messages",
         "_method",
+        "_missing",
         "_opened",
         "_outbox",
         "_request",
@@ -64,6 +67,7 @@ class Call:
         self.unacked = 0  # received and not yet given back to the peer's window
         self.ended = False  # the peer has half-closed
         self.finished = False  # nothing more will be sent or handled
+        self._missing = request.length  # bytes of the announced content that have not come yet
         self._buffer = b""
         self._messages: deque[Any] = deque()
         self._handler: StreamHandler | None = None
@@ -86,8 +90,12 @@ class Call:
                 self.fail(error)
 
     def receive(self, data: bytes) -> None:
-        """Bytes of messages, cut anywhere."""
-        if self.finished:
+        """Bytes of messages, cut anywhere. Raises `StreamFault` for more than was announced."""
+        if self._missing is not None:
+            self._missing -= len(data)
+            if self._missing < 0:
+                raise StreamFault(self.stream, ErrorCode.PROTOCOL_ERROR, "more content than its length (8.1.1)")
+        if self.finished or self._request.http_status:
             return
         buffer = self._buffer + data if self._buffer else data
         position, size = 0, len(buffer)
@@ -145,11 +153,15 @@ class Call:
         return plain
 
     def end(self) -> None:
-        """The peer has half-closed: no byte follows."""
+        """The peer has half-closed: no byte follows. Raises `StreamFault` for less than was announced."""
         self.ended = True
+        if self._missing:
+            raise StreamFault(self.stream, ErrorCode.PROTOCOL_ERROR, "less content than its length (8.1.1)")
         if self.finished:
             return
-        if self._buffer:
+        if self._request.http_status:
+            self._answer_plain(self._request.http_status)
+        elif self._buffer:
             self.end_with(StatusCode.INTERNAL, "the stream ended in the middle of a message")
         elif isinstance(self._method, UnaryMethod):
             self._unary(self._method)
@@ -287,6 +299,14 @@ class Call:
         """Whether received bytes are on their way to the handler, so that the peer may send more."""
         return not self._messages or isinstance(self._method, UnaryMethod)
 
+    def _answer_plain(self, status: bytes) -> None:
+        """Answer what is no gRPC request in plain HTTP ("gRPC over HTTP/2", requests of another content-type)."""
+        self.finished = True
+        self._connection.write(wire.plain_headers(self.stream, status))
+        self._outbox = bytearray(_NOT_GRPC)
+        self._trailers = wire.frame(wire.DATA, wire.END_STREAM, self.stream)
+        self.pump()
+
     # what is sent
 
     def _send(self, payload: bytes) -> None:
@@ -352,7 +372,7 @@ class Call:
             self.end_with(StatusCode.INTERNAL, "internal error")
 
     def end_with(self, code: StatusCode, text: str) -> None:
-        """End with a status. Replies that still wait for a window are dropped: the status says that they are not all."""
+        """End with a status. Replies that still wait for a window are dropped: the status says so."""
         if self.finished:
             return
         self._outbox = None

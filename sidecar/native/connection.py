@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import structlog
+from google.protobuf.empty_pb2 import Empty
 
 from sidecar.errors import StatusCode
 from sidecar.native import wire
@@ -25,6 +26,8 @@ _log = structlog.get_logger("grpc")
 _REMEMBERED = 1_024  # streams that we ended first: frames that were under way are ignored
 _DRAIN_PING = b"headgate"
 _DRAIN_SECONDS = 1.0  # a peer that does not answer the drain's PING is not waited for longer
+
+_NO_METHOD = UnaryMethod("", Empty, lambda _request, _context: Empty())
 
 Methods = Mapping[str, UnaryMethod | StreamMethod]
 
@@ -316,22 +319,21 @@ class Connection(asyncio.Protocol):
 
     def _open(self, stream: int, request: Request, *, ended: bool) -> None:
         method = self._methods.get(request.context.path)
-        if method is None or request.http_status or request.encoding not in ("identity", "gzip"):
-            if request.http_status:
-                self.write(wire.http_error(stream, request.http_status))
-            else:
-                what = f"the method {request.context.path}" if method is None else f"the encoding '{request.encoding}'"
-                extra = ((b"grpc-accept-encoding", b"identity,gzip"),)
-                text = f"{what} is not served here"
-                self.write(wire.error_trailers(stream, StatusCode.UNIMPLEMENTED, text, alone=True, extra=extra))
-            if not ended:
-                self._end_first(stream)
-            return
-        call = Call(self, stream, method, request)
+        call = Call(self, stream, method or _NO_METHOD, request)
         self._calls[stream] = call
-        call.start()
-        if ended and not call.finished:
-            call.end()
+        if request.http_status:
+            if ended:
+                call.end()
+        elif method is None:
+            call.ended = ended
+            call.end_with(StatusCode.UNIMPLEMENTED, f"the method {request.context.path} is not served here")
+        elif request.encoding not in ("identity", "gzip"):
+            call.ended = ended
+            call.end_with(StatusCode.UNIMPLEMENTED, f"the encoding '{request.encoding}' is not served here")
+        else:
+            call.start()
+            if ended and not call.finished:
+                call.end()
 
     def _trailers(self, call: Call, flags: int, block: bytes) -> None:
         broken = self._blocks.trailers(block)
@@ -382,9 +384,9 @@ class Connection(asyncio.Protocol):
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS are six bytes each (6.5)")
         self._spend(1 + len(payload) // 60)
+        self.write(wire.SETTINGS_ACK)
         for at in range(0, len(payload), 6):
             self._setting(payload[at] << 8 | payload[at + 1], wire.read_u32(payload, at + 2)[0])
-        self.write(wire.SETTINGS_ACK)
 
     def _setting(self, name: int, value: int) -> None:
         if name == wire.ENABLE_PUSH and value > 1:

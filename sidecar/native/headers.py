@@ -27,12 +27,14 @@ _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 class Request:
     """What a header block asks for. Read-only: it may be shared by many calls.
 
-    `malformed` (RFC 9113, section 8.1.1) names the broken rule, `http_status` an HTTP answer for what is no gRPC.
+    `length` is the content-length, if it was given. `malformed` names the broken rule (RFC 9113, section 8.1.1),
+    `http_status` an HTTP answer for what is no gRPC.
     """
 
     context: CallContext
     encoding: str = "identity"
     timeout: float | None = None
+    length: int | None = None
     malformed: str = ""
     http_status: bytes = b""
 
@@ -135,12 +137,17 @@ def _malformed(rule: str) -> Request:
 
 def _grpc_request(pseudo: Mapping[bytes, bytes], metadata: dict[str, str]) -> Request:
     context = CallContext(pseudo[b":path"].decode("latin-1"), MappingProxyType(metadata))
+    given = metadata.get("content-length")
+    if given is not None and not (given.isascii() and given.isdigit() and len(given) <= 18):
+        return _malformed("a content-length that is no number (8.1.1)")
+    length = None if given is None else int(given)
     if pseudo[b":method"] != b"POST":
-        return Request(context, http_status=b"405")
+        return Request(context, length=length, http_status=b"405")
     kind = metadata.get("content-type", "")
     if not (kind == "application/grpc" or kind.startswith(("application/grpc+", "application/grpc;"))):
-        return Request(context, http_status=b"415")
-    return Request(context, metadata.get("grpc-encoding", "identity"), _timeout(metadata.get("grpc-timeout")))
+        return Request(context, length=length, http_status=b"415")
+    encoding = metadata.get("grpc-encoding", "identity")
+    return Request(context, encoding, _timeout(metadata.get("grpc-timeout")), length)
 
 
 def _timeout(text: str | None) -> float | None:

@@ -120,6 +120,6 @@ def error_trailers(
     return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
 
 
-def http_error(stream: int, status: bytes) -> bytes:
-    """A plain HTTP answer, for what is no gRPC at all."""
-    return frame(HEADERS, END_HEADERS | END_STREAM, stream, _literal(b":status", status))
+def plain_headers(stream: int, status: bytes) -> bytes:
+    """HEADERS of a plain HTTP answer, for what is no gRPC at all."""
+    return frame(HEADERS, END_HEADERS, stream, _literal(b":status", status) + _literal(b"content-type", b"text/plain"))
