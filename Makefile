@@ -17,7 +17,7 @@ RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 ARGS ?=
 
-.PHONY: help up test check format bench reference lock clean
+.PHONY: help up test check format fuzz bench reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -38,6 +38,9 @@ check: $(DEV) ## formatting, lint, types, floors
 format: $(DEV) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(DEV) ## ten million random frames against the native engine (ARGS=N for N)
+	$(BIN)/python -m tests.sidecar.native.fuzz $(or $(ARGS),10000000)
 
 bench: $(DEV) ## measure: table on the terminal, JSON and plot under bench/results
 	$(BIN)/python -m bench $(ARGS)

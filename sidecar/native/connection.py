@@ -133,6 +133,8 @@ class Connection(asyncio.Protocol):
         position, size = 0, len(data)
         if not self._preface_seen:
             position = self._read_preface(data)
+            if not self._preface_seen:
+                return 0
         calls = self._calls
         while size - position >= wire.HEAD_SIZE:
             high, low, kind, flags, stream = wire.read_head(data, position)
