@@ -158,7 +158,6 @@ class Headgate(Arm):
                         }
                     ],
                     "envoy": {"concurrency": 1},
-                    "log": {"requests": False},
                 }
             )
         )

@@ -6,12 +6,13 @@ Entries come in batches, off the path of any request.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Value
 
 from extproc.processor import METADATA, USAGE_METADATA
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
@@ -19,8 +20,10 @@ from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+_METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.values_by_name.items()}
+
+
+class RequestRecord(NamedTuple):
     """One finished request. Times are in seconds, None where there was none; tokens None when not reported."""
 
     request_id: str
@@ -50,8 +53,9 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     """The record of one log entry."""
     common = entry.common_properties
     metadata = common.metadata.filter_metadata
-    facts = metadata.get(METADATA, {})
-    usage = metadata.get(USAGE_METADATA, {})
+    facts = metadata[METADATA].fields if METADATA in metadata else {}
+    usage = metadata[USAGE_METADATA].fields if USAGE_METADATA in metadata else {}
+    detail = usage["detail"].struct_value.fields if "detail" in usage else {}
     flags = tuple(
         field.name
         for field, value in common.response_flags.ListFields()
@@ -60,11 +64,11 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     first = _seconds(common, "time_to_first_upstream_rx_byte")
     sent = _seconds(common, "time_to_first_upstream_tx_byte")
     last = _seconds(common, "time_to_last_upstream_rx_byte")
-    reported = _number(usage, "prompt") is not None or _number(usage, "completion") is not None
+    reported = "prompt" in detail or "completion" in detail
     decision = _number(facts, "decision_us")
     return RequestRecord(
         request_id=entry.request.request_id,
-        method=entry.request.request_method and _method_name(entry),
+        method=_METHODS.get(entry.request.request_method, ""),
         path=(entry.request.original_path or entry.request.path).partition("?")[0],
         status=entry.response.response_code.value,
         key=_text(facts, "key"),
@@ -80,18 +84,13 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         decision_seconds=decision / 1e6 if decision is not None else None,
         estimate=_whole(facts, "estimate"),
         total_tokens=_whole(usage, "total") if reported else None,
-        prompt_tokens=_whole(usage, "prompt"),
-        completion_tokens=_whole(usage, "completion"),
-        cached_tokens=_whole(usage, "cached"),
+        prompt_tokens=_whole(detail, "prompt"),
+        completion_tokens=_whole(detail, "completion"),
+        cached_tokens=_whole(detail, "cached"),
         disconnected=common.response_flags.downstream_connection_termination,
         attempts=common.upstream_request_attempt_count,
         flags=flags,
     )
-
-
-def _method_name(entry: HTTPAccessLogEntry) -> str:
-    field = entry.request.DESCRIPTOR.fields_by_name["request_method"]
-    return str(field.enum_type.values_by_number[entry.request.request_method].name)
 
 
 def _duration(value: Duration) -> float:
@@ -102,19 +101,16 @@ def _seconds(common: Any, field: str) -> float | None:
     return _duration(getattr(common, field)) if common.HasField(field) else None
 
 
-def _number(facts: Mapping[str, Any], name: str) -> float | None:
-    value = facts[name] if name in facts else None  # noqa: SIM401 - a protobuf Struct has no get()
-    return value if isinstance(value, float) else None
+def _number(fields: Mapping[str, Value], name: str) -> float | None:
+    return fields[name].number_value if name in fields else None
 
 
-def _whole(facts: Mapping[str, Any], name: str) -> int | None:
-    value = _number(facts, name)
-    return None if value is None else int(value)
+def _whole(fields: Mapping[str, Value], name: str) -> int | None:
+    return int(fields[name].number_value) if name in fields else None
 
 
-def _text(facts: Mapping[str, Any], name: str) -> str:
-    value = facts[name] if name in facts else ""  # noqa: SIM401 - a protobuf Struct has no get()
-    return value if isinstance(value, str) else ""
+def _text(fields: Mapping[str, Value], name: str) -> str:
+    return fields[name].string_value if name in fields else ""
 
 
 class _Log:

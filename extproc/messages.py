@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpHeaders, ProcessingResponse
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
 from extproc.context import Forward, MetadataValue, Reply, RequestHeaders
+
+Facts: TypeAlias = Mapping[str, Mapping[str, MetadataValue]]
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
@@ -37,7 +42,7 @@ def read_headers(message: HttpHeaders) -> RequestHeaders:
     return RequestHeaders(fields, message.end_of_stream)
 
 
-def write_reply(reply: Reply, facts: dict[str, dict[str, MetadataValue]]) -> ProcessingResponse:
+def write_reply(reply: Reply, facts: Facts) -> ProcessingResponse:
     """An immediate response. Works in every phase."""
     message = ProcessingResponse()
     immediate = message.immediate_response
@@ -48,11 +53,11 @@ def write_reply(reply: Reply, facts: dict[str, dict[str, MetadataValue]]) -> Pro
         option = immediate.headers.set_headers.add(append_action=_OVERWRITE)
         option.header.key = name
         option.header.raw_value = value.encode()
-    message.dynamic_metadata.update(facts)
+    _write_facts(message, facts)
     return message
 
 
-def write_forward(forward: Forward, facts: dict[str, dict[str, MetadataValue]]) -> ProcessingResponse:
+def write_forward(forward: Forward, facts: Facts) -> ProcessingResponse:
     """The reply to the buffered body: mutations, metadata, and a fresh route."""
     message = ProcessingResponse()
     common = message.request_body.response
@@ -64,5 +69,19 @@ def write_forward(forward: Forward, facts: dict[str, dict[str, MetadataValue]]) 
     if forward.body is not None:
         common.body_mutation.body = forward.body
     common.clear_route_cache = True
-    message.dynamic_metadata.update(facts)
+    _write_facts(message, facts)
     return message
+
+
+def _write_facts(message: ProcessingResponse, facts: Facts) -> None:
+    """Dynamic metadata, field by field: `Struct.update` costs several times as much."""
+    namespaces = message.dynamic_metadata.fields
+    for namespace, values in facts.items():
+        fields = namespaces[namespace].struct_value.fields
+        for name, value in values.items():
+            if value.__class__ is str:
+                fields[name].string_value = value
+            elif value.__class__ is bool:
+                fields[name].bool_value = value
+            else:
+                fields[name].number_value = value

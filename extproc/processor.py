@@ -78,5 +78,7 @@ def describe(exchange: Exchange) -> Mapping[str, Mapping[str, MetadataValue]]:
     facts["provider"] = exchange.target.provider
     facts["target_model"] = exchange.target.model
     facts["estimate"] = exchange.estimate
-    facts["strip_usage"] = exchange.strip_usage
-    return {METADATA: facts, USAGE_METADATA: {"total": exchange.estimate}}
+    usage: dict[str, MetadataValue] = {"total": exchange.estimate}
+    if exchange.strip_usage:
+        usage["strip"] = True
+    return {METADATA: facts, USAGE_METADATA: usage}

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 
 from extproc import messages
-from extproc.context import Exchange, Forward, MetadataValue, NeedBody, Outcome
+from extproc.context import Exchange, Forward, NeedBody, Outcome, Reply
 from extproc.processor import METADATA, Processor, describe
 from sidecar.errors import RpcError, StatusCode
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
@@ -59,16 +59,19 @@ class _Stream:
         self._seconds += self._clock() - started
         if isinstance(outcome, NeedBody):
             return Step((messages.NEED_BODY,))
-        facts: dict[str, dict[str, MetadataValue]]
         if isinstance(outcome, Forward):
-            facts = {name: dict(values) for name, values in outcome.metadata.items()}
-            facts[METADATA]["decision_us"] = round(self._seconds * 1e6)
-            self._observer.decided_request("forward", self._seconds)
-            return Step((messages.write_forward(outcome, facts),), done=True)
-        facts = {name: dict(values) for name, values in describe(exchange).items()}
-        facts[METADATA]["decision_us"] = round(self._seconds * 1e6)
-        self._observer.decided_request(str(outcome.status), self._seconds)
-        return Step((messages.write_reply(outcome, facts),), done=True)
+            facts, name = outcome.metadata, "forward"
+        else:
+            facts, name = describe(exchange), str(outcome.status)
+        measured = {**facts, METADATA: {**facts[METADATA], "decision_us": round(self._seconds * 1e6)}}
+        self._observer.decided_request(name, self._seconds)
+        return Step((self._write(outcome, measured),), done=True)
+
+    @staticmethod
+    def _write(outcome: Forward | Reply, facts: messages.Facts) -> ProcessingResponse:
+        if isinstance(outcome, Forward):
+            return messages.write_forward(outcome, facts)
+        return messages.write_reply(outcome, facts)
 
     def on_end(self) -> Step:
         # Only an answer ends a call well: a clean end without one would let the request go on undecided.

@@ -5,12 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
+from prometheus_client import Counter
 
 from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
 from sidecar.metrics import Metrics
 
 _log = structlog.get_logger("request")
+
+
+class _Series:
+    """The metrics of one model, provider, key and status, looked up once."""
+
+    __slots__ = ("_cached", "_completion", "_first_byte", "_prompt", "_requests", "_seconds", "_total", "_unmetered")
+
+    def __init__(self, metrics: Metrics, model: str, provider: str, key: str, status: str) -> None:
+        self._requests = metrics.requests.labels(model, provider, key, status)
+        self._seconds = metrics.request_seconds.labels(model, provider)
+        self._first_byte = metrics.first_byte_seconds.labels(model, provider)
+        self._total = metrics.tokens.labels(model, provider, key, "total")
+        self._prompt = metrics.tokens.labels(model, provider, key, "prompt")
+        self._completion = metrics.tokens.labels(model, provider, key, "completion")
+        self._cached = metrics.tokens.labels(model, provider, key, "cached")
+        answered = provider != "none" and int(status) < 400
+        self._unmetered = metrics.unmetered.labels(model, provider) if answered else None
+
+    def count(self, record: RequestRecord) -> None:
+        self._requests.inc()
+        self._seconds.observe(record.seconds)
+        if record.first_byte_seconds is not None:
+            self._first_byte.observe(record.first_byte_seconds)
+        if record.total_tokens is None:
+            if self._unmetered is not None:
+                self._unmetered.inc()
+            return
+        self._total.inc(record.total_tokens)
+        self._prompt.inc(record.prompt_tokens or 0)
+        self._completion.inc(record.completion_tokens or 0)
+        self._cached.inc(record.cached_tokens or 0)
 
 
 class Reporter:
@@ -21,6 +53,8 @@ class Reporter:
         self._log_requests = log_requests
         self._settings = settings
         self._forwarded = metrics.decisions.labels("forward")
+        self._series: dict[tuple[str, str, str, int], _Series] = {}
+        self._limits: dict[tuple[str, bool], tuple[Counter, Counter]] = {}
 
     # ext_proc (extproc.server.Observer)
 
@@ -40,9 +74,13 @@ class Reporter:
 
     def decided(self, label: str, over: bool, hits: int) -> None:
         """A limit was checked."""
-        outcome = "over" if over else "ok"
-        self._metrics.limit_decisions.labels(label, outcome).inc()
-        self._metrics.limit_hits.labels(label, outcome).inc(hits)
+        counters = self._limits.get((label, over))
+        if counters is None:
+            names = (label, "over" if over else "ok")
+            counters = (self._metrics.limit_decisions.labels(*names), self._metrics.limit_hits.labels(*names))
+            self._limits[label, over] = counters
+        counters[0].inc()
+        counters[1].inc(hits)
 
     def store_seconds(self, seconds: float) -> None:
         """The store answered."""
@@ -60,21 +98,12 @@ class Reporter:
         model = record.model if record.model in settings.models else "none"
         provider = record.provider if record.provider in settings.providers else "none"
         key = record.key if any(one.name == record.key for one in settings.keys) else "none"
-        metrics = self._metrics
-        metrics.requests.labels(model, provider, key, str(record.status)).inc()
-        metrics.request_seconds.labels(model, provider).observe(record.seconds)
-        if record.first_byte_seconds is not None:
-            metrics.first_byte_seconds.labels(model, provider).observe(record.first_byte_seconds)
-        for kind, tokens in (
-            ("total", record.total_tokens),
-            ("prompt", record.prompt_tokens),
-            ("completion", record.completion_tokens),
-            ("cached", record.cached_tokens),
-        ):
-            if tokens is not None:
-                metrics.tokens.labels(model, provider, key, kind).inc(tokens)
-        if provider != "none" and record.status < 400 and record.total_tokens is None:
-            metrics.unmetered.labels(model, provider).inc()
+        labels = (model, provider, key, record.status)
+        series = self._series.get(labels)
+        if series is None:
+            # Names are configured and statuses are few, so this does not grow for ever.
+            series = self._series[labels] = _Series(self._metrics, model, provider, key, str(record.status))
+        series.count(record)
         if self._log_requests:
             self._write(record)
 

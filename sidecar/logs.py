@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 import structlog
 
 LogFormat = Literal["auto", "json", "pretty"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+def _json(value: Any, **_options: Any) -> str:
+    """One line of JSON; what has no JSON of its own is written as text."""
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Set up logging once per process. `auto` is pretty on a terminal and JSON elsewhere."""
     pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(sort_keys=False)
+        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(serializer=_json)
     )
     errors: list[structlog.typing.Processor] = [] if pretty else [structlog.processors.format_exc_info]
     structlog.configure(

@@ -1,11 +1,12 @@
 -- The meter: finds the provider's usage in the response and puts it into dynamic metadata.
 --
 -- Runs inside Envoy, so a streamed token costs no Python. Reads copies and withholds nothing, with one
--- exception: when we asked for the usage chunk and the client did not (metadata headgate.strip_usage), that one
+-- exception: when we asked for the usage chunk and the client did not (metadata headgate.usage.strip), that one
 -- event is taken out of the stream; for this an unfinished `data: {` line waits for its end, which no client
 -- could have used before.
 --
--- in:  metadata headgate {provider, strip_usage}; out: metadata headgate.usage {total, prompt, completion, cached}
+-- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out}
+-- out: metadata headgate.usage {total, detail: {prompt, completion, cached}}
 -- The largest total of a response counts: usage is cumulative, and an echoed object cannot lower it.
 
 local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
@@ -85,9 +86,8 @@ local function publish(handle, meter)
   meter.changed = false
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("headgate.usage", "total", math.min(meter.total, MAX_TOTAL))
-  if meter.prompt then metadata:set("headgate.usage", "prompt", meter.prompt) end
-  if meter.completion then metadata:set("headgate.usage", "completion", meter.completion) end
-  if meter.cached then metadata:set("headgate.usage", "cached", meter.cached) end
+  local detail = { prompt = meter.prompt, completion = meter.completion, cached = meter.cached }
+  metadata:set("headgate.usage", "detail", detail)
 end
 
 local function watch(handle)
@@ -169,14 +169,15 @@ local function strip(handle)
 end
 
 function envoy_on_response(handle)
-  local info = handle:streamInfo():dynamicMetadata():get("headgate")
-  if not info or not info.provider then return end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local usage = metadata:get("headgate.usage")
+  if not usage then return end
   local headers = handle:headers()
   if tonumber(headers:get(":status")) >= 400 then
-    handle:streamInfo():dynamicMetadata():set("headgate.usage", "total", 0)
+    metadata:set("headgate.usage", "total", 0)
     return
   end
-  if info.strip_usage and find(headers:get("content-type") or "", "text/event-stream", 1, true) then
+  if usage.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then
     headers:remove("content-length")
     strip(handle)
   else

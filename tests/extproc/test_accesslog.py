@@ -21,7 +21,7 @@ def entry() -> HTTPAccessLogEntry:
     common.time_to_first_upstream_rx_byte.FromMilliseconds(60)
     common.time_to_last_upstream_rx_byte.FromMilliseconds(210)
     common.metadata.filter_metadata["headgate"].update({"key": "a", "model": "m", "estimate": 300, "decision_us": 150})
-    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "prompt": 2, "completion": 10})
+    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "detail": {"prompt": 2, "completion": 10}})
     return made
 
 

@@ -78,7 +78,7 @@ def test_a_body_without_length_gets_one() -> None:
 def test_usage_is_asked_for_in_streams(options: object, sent: object, strip: bool) -> None:
     body = {**CHAT, "stream": True, **({"stream_options": options} if options is not None else {})}
     outcome = forwarded(body)
-    assert outcome.metadata[METADATA]["strip_usage"] is strip
+    assert outcome.metadata[USAGE_METADATA].get("strip", False) is strip
     if sent is None:
         assert outcome.body is None
     else:
