@@ -5,8 +5,8 @@ Entries come in batches, off the path of any request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
@@ -113,17 +113,19 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
     return fields[name].string_value if name in fields else ""
 
 
+Sink: TypeAlias = Callable[[Sequence[RequestRecord]], None]
+
+
 class _Log:
     """One stream of log messages."""
 
     __slots__ = ("_sink",)
 
-    def __init__(self, sink: Callable[[RequestRecord], None]) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def on_message(self, message: StreamAccessLogsMessage) -> Step:
-        for entry in message.http_logs.log_entry:
-            self._sink(read(entry))
+        self._sink([read(entry) for entry in message.http_logs.log_entry])
         return NOTHING
 
     def on_end(self) -> Step:
@@ -133,8 +135,8 @@ class _Log:
         return
 
 
-def access_log(sink: Callable[[RequestRecord], None]) -> Service:
-    """The service; every finished request goes to `sink`."""
+def access_log(sink: Sink) -> Service:
+    """The service; finished requests go to `sink`, as many at a time as Envoy sends."""
 
     def opened(_context: CallContext) -> _Log:
         return _Log(sink)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import structlog
 from prometheus_client import Counter
 
 from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
+from sidecar.logs import write_events
 from sidecar.metrics import Metrics
-
-_log = structlog.get_logger("request")
 
 
 class _Series:
@@ -92,44 +91,47 @@ class Reporter:
 
     # access log
 
-    def finished(self, record: RequestRecord) -> None:
-        """A request has ended."""
+    def finished(self, records: Sequence[RequestRecord]) -> None:
+        """Requests have ended."""
         settings = self._settings()
-        model = record.model if record.model in settings.models else "none"
-        provider = record.provider if record.provider in settings.providers else "none"
-        key = record.key if any(one.name == record.key for one in settings.keys) else "none"
-        labels = (model, provider, key, record.status)
-        series = self._series.get(labels)
-        if series is None:
-            # Names are configured and statuses are few, so this does not grow for ever.
-            series = self._series[labels] = _Series(self._metrics, model, provider, key, str(record.status))
-        series.count(record)
+        keys = {one.name for one in settings.keys}
+        for record in records:
+            model = record.model if record.model in settings.models else "none"
+            provider = record.provider if record.provider in settings.providers else "none"
+            key = record.key if record.key in keys else "none"
+            labels = (model, provider, key, record.status)
+            series = self._series.get(labels)
+            if series is None:
+                # Names are configured and statuses are few, so this does not grow for ever.
+                series = self._series[labels] = _Series(self._metrics, model, provider, key, str(record.status))
+            series.count(record)
         if self._log_requests:
-            self._write(record)
+            write_events("request", [_line(record) for record in records])
 
-    def _write(self, record: RequestRecord) -> None:
-        _log.info(
-            "request",
-            request_id=record.request_id,
-            method=record.method,
-            path=record.path[:256],
-            status=record.status,
-            key=record.key or None,
-            model=record.model or None,
-            provider=record.provider or None,
-            target_model=record.target_model or None,
-            tokens=record.total_tokens,
-            prompt_tokens=record.prompt_tokens,
-            completion_tokens=record.completion_tokens,
-            cached_tokens=record.cached_tokens,
-            estimate=record.estimate,
-            total_ms=_milliseconds(record.seconds),
-            upstream_ms=_milliseconds(record.upstream_seconds),
-            first_byte_ms=_milliseconds(record.first_byte_seconds),
-            decision_ms=_milliseconds(record.decision_seconds),
-            disconnected=record.disconnected or None,
-            flags=",".join(record.flags) or None,
-        )
+
+def _line(record: RequestRecord) -> dict[str, Any]:
+    """What the log says of one request. No prompt, no answer, no key."""
+    return {
+        "request_id": record.request_id,
+        "method": record.method,
+        "path": record.path[:256],
+        "status": record.status,
+        "key": record.key or None,
+        "model": record.model or None,
+        "provider": record.provider or None,
+        "target_model": record.target_model or None,
+        "tokens": record.total_tokens,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "cached_tokens": record.cached_tokens,
+        "estimate": record.estimate,
+        "total_ms": _milliseconds(record.seconds),
+        "upstream_ms": _milliseconds(record.upstream_seconds),
+        "first_byte_ms": _milliseconds(record.first_byte_seconds),
+        "decision_ms": _milliseconds(record.decision_seconds),
+        "disconnected": record.disconnected or None,
+        "flags": ",".join(record.flags) or None,
+    }
 
 
 def _milliseconds(seconds: float | None) -> float | None:

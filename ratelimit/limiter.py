@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ratelimit.algorithms.fixed_window import TTL_SLACK, counter_key, seconds_until_reset, window_start
 from ratelimit.errors import RequestError
@@ -20,8 +19,7 @@ from sidecar.errors import StoreError
 UNLIMITED_REMAINING = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class LimitRequest:
+class LimitRequest(NamedTuple):
     """One question: may these descriptors take `hits_addend` hits each (unless they name their own)?"""
 
     domain: str
@@ -29,8 +27,7 @@ class LimitRequest:
     hits_addend: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """The verdict for one descriptor. `rule` is None when no limit counts for it.
 
     `remaining` is what the window still has, `reset_seconds` how long until the next one, `hits` what was
@@ -49,8 +46,7 @@ class Status:
         return None if self.rule is None or self.rule.unlimited else self.rule.rate
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The verdict for a request: over when any status is.
 
     `reservations` hold, by label, what was reserved and waits to be settled; none when the call is denied.
@@ -87,8 +83,7 @@ class Unobserved:
         """Nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Planned(NamedTuple):
     """A matched descriptor, and the place of its operation (None when the store is not asked)."""
 
     match: Match | None

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 SETTLE = "settle"  # key of the entry that settles a reservation instead of making one
 MAX_AMOUNT = 0xFFFFFFFF  # the wire's requests_per_unit is a uint32
@@ -115,8 +115,7 @@ class Rule:
 Entries: TypeAlias = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What a request says of itself. `hits` None: as many as the request says; 0: check only."""
 
     entries: Entries
@@ -143,8 +142,7 @@ class Settlement:
         return f"{self.reserved}@{self.at}"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """The rule for a descriptor, the entries that name its counter, and the reservation it settles, if any."""
 
     rule: Rule

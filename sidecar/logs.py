@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -18,9 +20,28 @@ def _json(value: Any, **_options: Any) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
+_pretty = False
+
+
+def write_events(event: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Log many events of one kind at level info. As JSON they are encoded together and written once."""
+    if _pretty:
+        log = structlog.get_logger(event)
+        for line in lines:
+            log.info(event, **line)
+        return
+    if not lines or not structlog.get_logger().is_enabled_for(logging.INFO):
+        return
+    tail = {"event": event, "level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    encode = msgspec.json.encode
+    sys.stderr.write("".join([encode({**line, **tail}).decode() + "\n" for line in lines]))
+    sys.stderr.flush()
+
+
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Set up logging once per process. `auto` is pretty on a terminal and JSON elsewhere."""
-    pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
+    global _pretty
+    _pretty = pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(serializer=_json)
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_COUNT = 2**53 - 1  # a counter stops here: the largest number that a Lua script counts exactly
 
@@ -18,8 +17,7 @@ class Action(Enum):
     ADJUST = "adjust"  # add a difference that may be negative; never over a limit
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One counter of one decision. `ttl` is in seconds from now; ADJUST ignores `limit`."""
 
     key: str
@@ -29,8 +27,7 @@ class Operation:
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """The counter after the operation. `over`: with these hits it is, or a reserve would be, over its limit.
 
     When any operation of a decision is over, none of its reserves counts; their `value` is then the counter

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib import resources
 from typing import Any, TypeAlias
 
@@ -133,7 +132,7 @@ def _to_give_back(calls: Sequence[_Call], counts: Mapping[int, Count]) -> _Call:
     if len(calls) == 1 or not any(denied):
         return {}
     return {
-        index: replace(operation, action=Action.ADJUST, hits=-operation.hits)
+        index: operation._replace(action=Action.ADJUST, hits=-operation.hits)
         for call, over in zip(calls, denied, strict=True)
         if not over
         for index, operation in call.items()

@@ -64,7 +64,7 @@ def test_flags_are_named() -> None:
 
 def test_every_entry_of_a_message_reaches_the_sink() -> None:
     seen: list[RequestRecord] = []
-    method = access_log(seen.append).methods[0]
+    method = access_log(seen.extend).methods[0]
     assert isinstance(method, StreamMethod)
     message = StreamAccessLogsMessage()
     message.http_logs.log_entry.extend([entry(), entry()])
