@@ -135,6 +135,7 @@ class Headgate(Arm):
     """`headgate up`: authentication, route, request and token limits, metering, settlement, access log."""
 
     name = "headgate"
+    engine: ClassVar[str] = "grpcio"
 
     def start(self) -> None:
         self.port = free_port()
@@ -157,6 +158,7 @@ class Headgate(Arm):
                             "limits": {"requests": "4000000000/hour", "tokens": "4000000000/hour"},
                         }
                     ],
+                    "engine": self.engine,
                     "envoy": {"concurrency": 1},
                 }
             )
@@ -166,6 +168,13 @@ class Headgate(Arm):
         wait_for_port(self.port)
         for child in supervisor.children(recursive=True):
             self.roles["python" if " serve " in " ".join(child.cmdline()) else "envoy"] = child
+
+
+class HeadgateNative(Headgate):
+    """The same over our own gRPC engine."""
+
+    name = "headgate, native engine"
+    engine = "native"
 
 
 def _wait_until_ready(admin: int) -> None:
@@ -219,4 +228,4 @@ def _bare(port: int, upstream: int) -> Json:
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
-ARMS: tuple[type[Arm], ...] = (Direct, BareEnvoy, Headgate)
+ARMS: tuple[type[Arm], ...] = (Direct, BareEnvoy, Headgate, HeadgateNative)

@@ -106,6 +106,8 @@ def _plot(results: Results, path: Path) -> Path:
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         axes[1][column].set_title(f"{workload}: CPU us per request")
         axes[1][column].legend()
+        for row in (0, 1):
+            axes[row][column].tick_params(axis="x", labelrotation=15)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     return path
