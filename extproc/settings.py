@@ -17,11 +17,11 @@ from sidecar.settings import Complaint, Section
 # resolves them, so that the services never hold a provider's key.
 DEFERRED = ("providers.*.api_key",)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise ValueError("is not a name | use 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
     return value
 
@@ -32,7 +32,13 @@ def _base_url(value: str) -> str:
         port_is_right = parts.port is None or parts.port > 0
     except ValueError:
         port_is_right = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_right:
+    host = parts.hostname or ""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", host) or re.search(r"[\s\x00-\x20]", value):
+        host_is_right = False
+    else:
+        # What looks like an IPv4 address must be one.
+        host_is_right = not re.fullmatch(r"[0-9.]+", host) or all(p.isdigit() and int(p) < 256 for p in host.split("."))
+    if not host_is_right or parts.scheme not in ("http", "https") or not parts.hostname or not port_is_right:
         raise ValueError(f"'{value}' is not a base URL | write for example https://api.openai.com/v1")
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError("a base URL holds no query, fragment or credentials | put the key into `api_key`")

@@ -28,9 +28,9 @@ from headgate.admin import AdminServer, AdminSources, Dependency
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.limits import build_rules, present
 from headgate.render.layout import Layout
-from headgate.render.secrets import credentials
+from headgate.render.secrets import check_files, credentials
 from headgate.reporting import Reporter
-from headgate.settings import Settings, load_settings
+from headgate.settings import Settings, load_settings, pinned
 from ratelimit.limiter import Limiter
 from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
@@ -44,8 +44,6 @@ _log = structlog.get_logger("headgate")
 _BODY_HEADROOM = 1 << 20
 _PING_SECONDS = 0.5
 
-# What a running process cannot change about itself.
-FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "log")
 Only = Literal["extproc", "ratelimit"]
 
 
@@ -77,12 +75,13 @@ class Sidecar:
         only: Only | None = None,
         watch: bool = True,
         manages_envoy: bool = False,
+        version: str = "",
     ) -> None:
         self._path = path
         self._layout = layout
         self._watch = watch
         self._started = time.monotonic()
-        self._current = Current(build_snapshot(settings, fingerprint(path)))
+        self._current = Current(build_snapshot(settings, version or fingerprint(path)))
         self._draining = False
         self._stopping = asyncio.Event()
         self.metrics = Metrics()
@@ -120,6 +119,7 @@ class Sidecar:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.drain)
+        loop.add_signal_handler(signal.SIGUSR2, self._refused)
         await self.start()
         watcher = asyncio.create_task(self._reload_on_change()) if self._watch else None
         try:
@@ -171,11 +171,12 @@ class Sidecar:
             settings, file = load_settings(self._path, os.environ)
             if self._envoy is not None:
                 # The supervisor needs every provider's key: without one it cannot follow, so neither do we.
+                check_files(settings, file)
                 credentials(settings, file)
+            settings, fixed = pinned(settings, previous.settings)
             snapshot = build_snapshot(settings, version)
         except ConfigError as error:
-            self.metrics.reloads.labels("rejected").inc()
-            self.metrics.reload_healthy.set(0)
+            self._refused()
             for problem in error.problems:
                 _log.error(
                     "config_rejected",
@@ -185,13 +186,17 @@ class Sidecar:
                     mend=problem.mend,
                 )
             return False
-        fixed = [name for name in FIXED if getattr(settings, name) != getattr(previous.settings, name)]
         if fixed:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)
         self._taken()
         _log.info("config_taken", config=version, previous=previous.version)
         return True
+
+    def _refused(self) -> None:
+        """A configuration was not taken: by us, or (SIGUSR2 from the supervisor) by Envoy."""
+        self.metrics.reloads.labels("rejected").inc()
+        self.metrics.reload_healthy.set(0)
 
     def _taken(self) -> None:
         self.metrics.reloads.labels("taken").inc()

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import secrets as random_secrets
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -18,18 +17,20 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from extproc.settings import NAME
 from headgate import __version__
 from headgate.app import Only, Sidecar
 from headgate.app import serve as serve_sidecar
 from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
-from headgate.render.secrets import REDACTED, credentials, has_key
-from headgate.settings import Settings, load_settings, split_address
+from headgate.render.secrets import REDACTED, check_files, credentials, has_key
+from headgate.settings import Settings, load_settings
 from headgate.up.child import Child
-from headgate.up.supervisor import Configuration, Supervisor, read
+from headgate.up.supervisor import Configuration, Supervisor, check_free, read, remove_orphans
 from sidecar import logs
 from sidecar.errors import ConfigError, HeadgateError, Problem
+from sidecar.reload import fingerprint
 
 app = typer.Typer(
     name="headgate",
@@ -103,15 +104,18 @@ def up(
         with tempfile.TemporaryDirectory(prefix="headgate-demo-") as folder:
             fake_port = free_port() if config is None else 0
             path = write_demo(Path(folder), fake_port) if config is None else config
+            remove_orphans()
             with _out.status("reading the configuration"):
                 configuration = read(path, os.environ)
                 logs.configure(configuration.settings.log.level, configuration.settings.log.format)
                 for name in ("listen", "admin"):
-                    _check_free(name, getattr(configuration.settings, name))
+                    check_free(name, getattr(configuration.settings, name))
             _step(f"configuration {path} checked ({configuration.version})")
             asyncio.run(_up(configuration, fake_port))
     except HeadgateError as error:
         _fail(error)
+    except OSError as error:
+        _fail(HeadgateError(f"{error.filename or 'the system'}: {error.strerror}: see `run_dir` and `envoy.binary`"))
 
 
 def _step(text: str) -> None:
@@ -132,19 +136,6 @@ async def _up(configuration: Configuration, fake_port: int) -> None:
         if fake is not None:
             await fake.stop(2.0)
     _step("stopped")
-
-
-def _check_free(name: str, address: str) -> None:
-    """Raise `ConfigError` when somebody else has the address."""
-    host, port = split_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            mend = f"free it, or choose another with --{name} HOST:PORT"
-            raise ConfigError([Problem(name, "", f"cannot bind {address}: {error.strerror}", mend)]) from error
 
 
 def _ready(settings: Settings, *, demo: bool) -> None:
@@ -181,17 +172,35 @@ def serve(
         _fail(ConfigError([Problem("--only", "", f"there is no service '{only}'", "write extproc or ratelimit")]))
     chosen: Only | None = "extproc" if only == "extproc" else "ratelimit" if only == "ratelimit" else None
     try:
-        settings, _ = load_settings(config, os.environ)
+        settings, version = _settings_to_serve(config, managed)
         logs.configure(settings.log.level, settings.log.format)
         layout = _layout(settings)
         _private_folder(layout.folder)
-        uvloop.run(_serve(config, settings, layout, chosen, managed))
+        uvloop.run(_serve(config, settings, layout, chosen, managed, version))
     except HeadgateError as error:
         _fail(error)
 
 
-async def _serve(path: Path, settings: Settings, layout: Layout, only: Only | None, managed: bool) -> None:
-    await serve_sidecar(Sidecar(path, settings, layout, only=only, watch=not managed, manages_envoy=managed))
+def _settings_to_serve(config: Path, managed: bool) -> tuple[Settings, str]:
+    """The settings of the file and their version. Under the supervisor, a file that is broken by now gives way to the
+    last good one: a sidecar that is started again must not end an outage of one file with an outage of everything."""
+    version = fingerprint(config)
+    try:
+        return load_settings(config, os.environ)[0], version
+    except ConfigError as error:
+        last_good = Layout(Path(os.environ.get("HEADGATE_RUN_DIR", ""))).last_good
+        if not managed or not last_good.is_file():
+            raise
+        for problem in error.problems:
+            _err.print(f"last good configuration is used: {problem}", markup=False, highlight=False, soft_wrap=True)
+        return load_settings(last_good, os.environ, folder=config.parent)[0], fingerprint(last_good)
+
+
+async def _serve(
+    path: Path, settings: Settings, layout: Layout, only: Only | None, managed: bool, version: str
+) -> None:
+    sidecar = Sidecar(path, settings, layout, only=only, watch=not managed, manages_envoy=managed, version=version)
+    await serve_sidecar(sidecar)
 
 
 @app.command()
@@ -199,6 +208,7 @@ def check(file: Annotated[Path, typer.Argument(help="headgate.yaml")]) -> None:
     """Check a configuration: exit 0 when it can be used, else 1 with file, line, key and mend."""
     try:
         settings, read_file = load_settings(file, os.environ)
+        check_files(settings, read_file)
         credentials(settings, read_file)
     except HeadgateError as error:
         _fail(error)
@@ -241,13 +251,23 @@ def fake_provider(
     from headgate.fake_provider.behaviour import Behaviour
     from headgate.fake_provider.server import run
 
-    _err.print(f"fake provider (makes up its answers) on http://{host}:{port}/v1", highlight=False)
-    run(host=host, port=port, name="fake", behaviour=Behaviour.parse(behaviour), record=record)
+    try:
+        parsed = Behaviour.parse(behaviour)
+        _err.print(f"fake provider (makes up its answers) on http://{host}:{port}/v1", highlight=False)
+        run(host=host, port=port, name="fake", behaviour=parsed, record=record)
+    except ValueError as error:
+        _fail(HeadgateError(f"--behaviour: {error}"))
+    except OSError as error:
+        _fail(HeadgateError(f"cannot bind {host}:{port}: {error.strerror}"))
 
 
 @app.command("new-key")
 def new_key(name: Annotated[str, typer.Argument(help="who it is for")]) -> None:
     """Make a gateway key: prints it once, and the entry for `keys:` that holds only its hash."""
+    if not NAME.fullmatch(name):
+        _fail(
+            ConfigError([Problem("NAME", "", f"'{name}' is not a name", "letters, digits, '.', '_', '-'; at most 64")])
+        )
     key = f"sk-hg-{random_secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     _err.print("The key (shown only now):", style="bold")

@@ -37,8 +37,15 @@ def present(decision: Decision) -> Presentation:
         return Presentation(tuple(headers))
     # The longest wait counts: after a shorter one the other limit would still refuse.
     worst = max(over, key=lambda status: status.reset_seconds)
-    headers.append(("retry-after", str(worst.reset_seconds)))
+    if _never_fits(worst):
+        headers.append(("x-should-retry", "false"))  # read by OpenAI's SDKs
+    else:
+        headers.append(("retry-after", str(worst.reset_seconds)))
     return Presentation(tuple(headers), _error(worst))
+
+
+def _never_fits(status: Status) -> bool:
+    return status.rate is not None and status.hits > status.rate.amount
 
 
 def _headers(status: Status) -> tuple[tuple[str, str], ...]:
@@ -56,7 +63,7 @@ def _error(status: Status) -> bytes:
     what, rate = status.rule.label, status.rule.rate
     window = rate.unit.name.lower()
     asked = f"Limit {rate.amount}, used {rate.amount - status.remaining}, requested {status.hits}."
-    if status.hits > rate.amount:
+    if _never_fits(status):
         advice = "The request alone needs more than the limit: shorten it or lower its maximum."
     else:
         advice = f"Please try again in {status.reset_seconds}s."

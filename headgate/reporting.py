@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
 from prometheus_client import Counter
 
 from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
 from sidecar.logs import write_events
 from sidecar.metrics import Metrics
+
+_log = structlog.get_logger("headgate")
+_QUIET_SECONDS = 10.0  # between two lines about a store that keeps failing
 
 
 class _Series:
@@ -53,6 +58,7 @@ class Reporter:
         self._settings = settings
         self._forwarded = metrics.decisions.labels("forward")
         self._series: dict[tuple[str, str, str, int], _Series] = {}
+        self._store_failed_at = -_QUIET_SECONDS
         self._limits: dict[tuple[str, bool], tuple[Counter, Counter]] = {}
 
     # ext_proc (extproc.server.Observer)
@@ -88,6 +94,10 @@ class Reporter:
     def store_failed(self, transient: bool) -> None:
         """The store did not answer."""
         self._metrics.store_errors.labels(str(transient).lower()).inc()
+        now = time.monotonic()
+        if now - self._store_failed_at > _QUIET_SECONDS:
+            self._store_failed_at = now
+            _log.error("store_failed", transient=transient, requests_are=self._settings().rate_limits.on_error)
 
     # access log
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from redis.asyncio.connection import parse_url
 
 from extproc.settings import DEFERRED, PolicySettings
 from sidecar import configfile
 from sidecar.configfile import ConfigFile
 from sidecar.settings import Complaint, Section, load
 
+# What a running process cannot change about itself.
+FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "log", "envoy")
+_LONGEST_RUN_DIR = 80  # a unix socket's path has at most 107 bytes
 DEFAULT_MAX_BODY = 20 * 1024 * 1024
 _SIZE = re.compile(r"([0-9]+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
 _UNITS = {
@@ -33,13 +38,26 @@ def split_address(value: str) -> tuple[str, int]:
     host, separator, port = value.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if not separator or not host or not port.isdigit() or int(port) > 65_535:
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ValueError(f"'{value}' is not an address | write host:port, for example 127.0.0.1:10000")
     return host, int(port)
 
 
 def _address(value: str) -> str:
     split_address(value)
+    return value
+
+
+def _listen_address(value: str) -> str:
+    host, port = split_address(value)
+    if port == 0:
+        raise ValueError("port 0 is no place to meet | choose a port")
+    if host == "localhost":
+        return f"127.0.0.1:{port}"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"'{host}' is not an IP address | write 0.0.0.0 for all, 127.0.0.1 for this machine") from None
     return value
 
 
@@ -63,10 +81,17 @@ def _size(value: Any) -> Any:
 def _store(value: str) -> str:
     if not value.startswith(STORE_SCHEMES):
         raise ValueError(f"'{value.split('://')[0]}' is no store | use one of {', '.join(STORE_SCHEMES)}")
+    if value != "memory://":
+        try:
+            parsed = parse_url(value)
+        except ValueError as error:
+            raise ValueError(f"not a Redis URL: {error} | write redis://host:6379/0 or unix:///path") from None
+        if value.startswith("unix://") and not parsed.get("path"):
+            raise ValueError("a unix socket needs a path | write unix:///run/redis.sock")
     return value
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(_listen_address)]
 ServiceAddress = Annotated[str, AfterValidator(_service_address)]
 
 
@@ -120,8 +145,8 @@ class Settings(PolicySettings):
     rate_limits: FailureSettings = FailureSettings()
     max_body: Annotated[int, BeforeValidator(_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
-    request_timeout: float = Field(default=60.0, gt=0, le=86_400, description="seconds a request may take to arrive")
-    decision_timeout: float = Field(default=2.0, gt=0, le=60, description="seconds Envoy waits for ext_proc")
+    request_timeout: float = Field(default=60.0, ge=0.1, le=86_400, description="seconds a request may take to arrive")
+    decision_timeout: float = Field(default=2.0, ge=0.01, le=60, description="seconds Envoy waits for ext_proc")
     engine: Literal["grpcio", "native"] = Field(default="grpcio", description="what carries our gRPC services")
     log: LogSettings = LogSettings()
     envoy: EnvoySettings = EnvoySettings()
@@ -130,13 +155,31 @@ class Settings(PolicySettings):
     def complaints(self) -> Iterator[Complaint]:
         """Adds to the policy's: two servers cannot share one address."""
         yield from super().complaints()
-        if self.listen == self.admin and split_address(self.listen)[1]:
+        if len(self.run_dir) > _LONGEST_RUN_DIR:
+            yield Complaint(("run_dir",), "too long for the path of a unix socket", "use a shorter one")
+        services = self.services
+        if services.extproc is not None and services.extproc == services.ratelimit:
+            yield Complaint(("services", "ratelimit"), "the same address as `extproc`", "give it one of its own")
+        if self.listen == self.admin:
             yield Complaint(("admin",), f"the same address as `listen` ({self.listen})", "give it a port of its own")
 
 
+def pinned(new: Settings, running: Settings) -> tuple[Settings, list[str]]:
+    """`new` with what cannot change while running kept as it is, and the names of what would have changed."""
+    changed = [name for name in FIXED if getattr(new, name) != getattr(running, name)]
+    return new.model_copy(update={name: getattr(running, name) for name in changed}), changed
+
+
 def load_settings(
-    path: Path, environment: Mapping[str, str], flags: Mapping[str, Any] | None = None
+    path: Path,
+    environment: Mapping[str, str],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> tuple[Settings, ConfigFile]:
-    """Read, layer and check `path`. Raises `ConfigError` with every problem found."""
-    file = configfile.read(path, environment, deferred=DEFERRED)
+    """Read, layer and check `path`. Relative references start in `folder`, by default the file's own.
+
+    Raises `ConfigError` with every problem found.
+    """
+    file = configfile.read(path, environment, folder=folder, deferred=DEFERRED)
     return load(Settings, file, environment, flags), file

@@ -61,7 +61,9 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path, environment: Mapping[str, str], *, deferred: tuple[str, ...] = ()) -> ConfigFile:
+def read(
+    path: Path, environment: Mapping[str, str], *, folder: Path | None = None, deferred: tuple[str, ...] = ()
+) -> ConfigFile:
     """Read and interpolate the file at `path`.
 
     `deferred` are dotted patterns (`providers.*.api_key`) whose strings are left as written, for secrets
@@ -81,7 +83,7 @@ def read(path: Path, environment: Mapping[str, str], *, deferred: tuple[str, ...
         raise ConfigError([Problem(name, "", f"is not UTF-8 text (byte {error.start})")]) from error
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError([Problem(name, "", f"is larger than {MAX_FILE_BYTES} bytes")])
-    return parse(text, name, environment, folder=path.parent, deferred=deferred)
+    return parse(text, name, environment, folder=folder or path.parent, deferred=deferred)
 
 
 def parse(

@@ -120,10 +120,24 @@ def _problem(detail: Any, model: type[BaseModel], file: ConfigFile, overrides: M
         return Problem(place, dotted(path), "no such key", _suggest(str(path[-1]), known))
     if kind == "missing":
         return Problem(place, dotted(path), "is missing", f"add `{path[-1]}:` here")
-    message = str(detail["msg"])
+    message = _PLAIN_WORDS.get(kind) or str(detail["msg"])
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     text, _, mend = message.partition(" | ")
     return Problem(place, dotted(path), text, mend)
+
+
+_PLAIN_WORDS = {
+    "dict_type": "must hold keys and values | write `name: {…}` entries below it, or leave it out",
+    "model_type": "must hold keys and values | write {key: value}",
+    "list_type": "must be a list | write [a, b] or lines that begin with `-`",
+    "string_type": "must be text | put it in quotes",
+    "float_parsing": "must be a number | without a unit",
+    "float_type": "must be a number | without a unit",
+    "int_parsing": "must be a whole number | without a unit",
+    "int_type": "must be a whole number | without a unit",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+}
 
 
 def _is_branch(part: str | int) -> bool:

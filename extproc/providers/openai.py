@@ -14,6 +14,11 @@ from extproc.errors import Rejected
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
+# The fields that decisions are made of, as they stand in a body.
+_DECISIVE = tuple(
+    (name, f'"{name}"'.encode())
+    for name in ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n")
+)
 _MAX_TOKENS = 10_000_000
 _MAX_CHOICES = 1_000
 _IMAGE_TOKENS = 1_000
@@ -109,7 +114,8 @@ def parse(raw: bytes) -> Body:
     for name in fields:
         if name != "model" and name.casefold() == "model":
             raise _bad_body(f"The key '{name}' is ambiguous: write 'model' in lower case.", "model", "invalid_key")
-    return Body(fields, len(raw), raw.count(b'"model"') > 1 or b"\\u00" in raw)
+    ambiguous = b"\\u00" in raw or any(raw.count(key) > 1 for name, key in _DECISIVE if name in fields)
+    return Body(fields, len(raw), ambiguous)
 
 
 def _kind_of(raw: bytes) -> str:

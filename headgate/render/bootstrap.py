@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extproc.policy import route_name
 from headgate.render.clusters import all_clusters
 from headgate.render.layout import ROUTES, Layout
 from headgate.render.listener import listener
@@ -18,6 +19,10 @@ _MAX_CONNECTIONS = 50_000
 
 def _resources(version: str, type_url: str, values: list[Json]) -> Json:
     return {"version_info": version, "resources": [{"@type": type_url, **value} for value in values]}
+
+
+def _by_route(settings: Settings, credentials: dict[str, str]) -> dict[str, str]:
+    return {route_name(name, settings.providers[name]): value for name, value in credentials.items()}
 
 
 def _common(admin: Json) -> Json:
@@ -53,8 +58,8 @@ def dynamic_bootstrap(layout: Layout) -> Json:
 def secret_files(settings: Settings, layout: Layout, credentials: dict[str, str], version: str) -> dict[str, Json]:
     """The SDS files by path."""
     files = {
-        str(layout.secret(name)): _resources(version, SECRET_TYPE, [secret(name, value)])
-        for name, value in credentials.items()
+        str(layout.secret(route)): _resources(version, SECRET_TYPE, [secret(route, value)])
+        for route, value in _by_route(settings, credentials).items()
     }
     certificate = tls_secret(settings)
     if certificate is not None:
@@ -64,7 +69,8 @@ def secret_files(settings: Settings, layout: Layout, credentials: dict[str, str]
 
 def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str], version: str) -> Json:
     """The CDS file."""
-    sources = {name: {"sds_config": discovery(str(layout.secret(name)))} for name in credentials}
+    routes_of = {name: route_name(name, settings.providers[name]) for name in credentials}
+    sources = {name: {"sds_config": discovery(str(layout.secret(route)))} for name, route in routes_of.items()}
     clusters = all_clusters(
         settings,
         extproc=layout.extproc(settings),
@@ -106,7 +112,7 @@ def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, 
                 credential_sources={name: {} for name in credentials},
             ),
             "secrets": [
-                *(secret(name, value) for name, value in credentials.items()),
+                *(secret(route, value) for route, value in _by_route(settings, credentials).items()),
                 *([certificate] if certificate is not None else []),
             ],
         },

@@ -32,6 +32,9 @@ PRIVATE_HEADERS = (
     "x-forwarded-proto",
     "x-forwarded-host",
     "x-envoy-external-address",
+    "x-envoy-internal",
+    "forwarded",
+    "x-real-ip",
     "x-headgate-route",
 )
 _UNLIMITED = {
@@ -49,7 +52,8 @@ def provider(name: str, settings: ProviderSettings, *, credential_source: Json |
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     numeric = _is_address(url.hostname)
-    cluster_name = provider_cluster(route_name(name, settings))
+    route = route_name(name, settings)
+    cluster_name = provider_cluster(route)
     cluster: Json = {
         "name": cluster_name,
         "alt_stat_name": f"provider_{name}",
@@ -72,7 +76,7 @@ def provider(name: str, settings: ProviderSettings, *, credential_source: Json |
             ],
         },
         "circuit_breakers": {"thresholds": [dict(_UNLIMITED)]},
-        "typed_extension_protocol_options": {HTTP_OPTIONS: _http_options(name, secure, credential_source)},
+        "typed_extension_protocol_options": {HTTP_OPTIONS: _http_options(route, secure, credential_source)},
     }
     if not numeric:
         cluster["dns_lookup_family"] = "ALL"
@@ -89,7 +93,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _http_options(name: str, secure: bool, credential_source: Json | None) -> Json:
+def _http_options(route: str, secure: bool, credential_source: Json | None) -> Json:
     filters = [
         typed(
             "envoy.filters.http.header_mutation",
@@ -101,7 +105,7 @@ def _http_options(name: str, secure: bool, credential_source: Json | None) -> Js
         generic = typed(
             "envoy.http.injected_credentials.generic",
             "envoy.extensions.http.injected_credentials.generic.v3.Generic",
-            credential={"name": provider_secret(name), **credential_source},
+            credential={"name": provider_secret(route), **credential_source},
             header="authorization",
         )
         filters.append(

@@ -21,9 +21,9 @@ def provider_cluster(route: str) -> str:
     return f"provider_{route}"
 
 
-def provider_secret(provider: str) -> str:
-    """The Envoy secret that holds a provider's credential."""
-    return f"credential_{provider}"
+def provider_secret(route: str) -> str:
+    """The Envoy secret with the credential of a provider's route: an older definition keeps the key it was given."""
+    return f"credential_{route}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,16 @@ class Layout:
 
     def secret(self, name: str) -> Path:
         return self.folder / f"sds_{name}.json"
+
+    @property
+    def last_good(self) -> Path:
+        """A copy of the configuration in force, for a sidecar that starts while the file is broken."""
+        return self.folder / "last-good.yaml"
+
+    @property
+    def owner(self) -> Path:
+        """Holds the supervisor's process id: a folder whose owner is gone may be removed."""
+        return self.folder / "owner.pid"
 
     @property
     def envoy_admin(self) -> Path:

@@ -26,6 +26,7 @@ from headgate.settings import Settings
 from ratelimit.messages import reservation_field
 from ratelimit.rules import SETTLE
 
+_BUFFER_HEADROOM = 1 << 20
 RATELIMIT_METADATA = "envoy.filters.http.ratelimit"
 
 
@@ -45,9 +46,10 @@ def listener(settings: Settings, *, route_source: Json, certificate_source: Json
         "name": LISTENER,
         "address": address(settings.listen),
         "filter_chains": [chain],
-        # What a body may grow to while ext_proc decides. A route's request_body_buffer_limit does not do it: with
-        # mode_override, bodies over the connection's limit (1 MiB by default) stop arriving and end in a 408.
-        "per_connection_buffer_limit_bytes": settings.max_body,
+        # What a body may grow to while ext_proc decides: more than body_size_limit lets through, since a body over
+        # this one stops arriving and ends in a 408. A route's request_body_buffer_limit does not do it with
+        # mode_override.
+        "per_connection_buffer_limit_bytes": settings.max_body + _BUFFER_HEADROOM,
     }
 
 
@@ -80,6 +82,11 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         local_reply_config=local_replies(settings),
         access_log=[_access_log()],
         http_filters=[
+            typed(
+                "envoy.filters.http.body_size_limit",
+                "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
+                max_request_bytes=str(settings.max_body),
+            ),
             _ext_proc(settings),
             _rate_limit(settings),
             _meter(),

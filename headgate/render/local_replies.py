@@ -11,11 +11,6 @@ from headgate.render.values import Json
 from headgate.settings import Settings
 
 
-def no_route_body() -> str:
-    """The answer for a provider that Envoy does not know (yet)."""
-    return _body("The gateway has no route for this request: try again.", "gateway_error", "no_route")
-
-
 def _body(message: str, kind: str, code: str) -> str:
     return error_body(message, kind=kind, code=code).decode()
 

@@ -6,7 +6,6 @@ from extproc.policy import route_name
 from extproc.processor import ROUTE_HEADER
 from extproc.settings import ProviderSettings
 from headgate.render.layout import ROUTES, provider_cluster
-from headgate.render.local_replies import no_route_body
 from headgate.render.values import Json, seconds
 from headgate.settings import Settings
 
@@ -29,8 +28,7 @@ def routes(settings: Settings) -> Json:
                     *(_route(name, one) for name, one in settings.providers.items()),
                     {
                         "match": {"prefix": "/"},
-                        "direct_response": {"status": 503, "body": {"inline_string": no_route_body()}},
-                        "response_headers_to_add": [_header("content-type", "application/json")],
+                        "direct_response": {"status": 503},
                     },
                 ],
             }

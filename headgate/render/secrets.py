@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def credentials(settings: Settings, file: ConfigFile, environment: Mapping[str, 
         except LookupError as error:
             problems.append(Problem(place, dotted, str(error.args[0]), str(error.args[1])))
             continue
+        if key.startswith("$"):
+            problems.append(Problem(place, dotted, "the key looks like a reference", "write ${NAME}"))
+            continue
         if not key.isascii() or not key.isprintable() or " " in key:
             problems.append(
                 Problem(place, dotted, "the key holds spaces or control characters", "check how it was copied")
@@ -47,9 +51,30 @@ def credentials(settings: Settings, file: ConfigFile, environment: Mapping[str, 
     return found
 
 
-def secret(provider: str, credential: str) -> Json:
+def check_files(settings: Settings, file: ConfigFile) -> None:
+    """Raise `ConfigError` when a certificate or key that Envoy is to read cannot be used."""
+    problems: list[Problem] = []
+    if settings.tls is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls.cert, settings.tls.key)
+        except (OSError, ValueError) as error:
+            reason = f"the certificate or its key cannot be used: {error}"
+            problems.append(Problem(file.place(("tls",)), "tls", reason, "cert and key are paths of PEM files"))
+    for name, provider in settings.providers.items():
+        path = ("providers", name, "tls", "ca")
+        if provider.tls.ca:
+            try:
+                ssl.create_default_context(cafile=provider.tls.ca)
+            except (OSError, ValueError) as error:
+                reason = f"the CA bundle cannot be used: {error}"
+                problems.append(Problem(file.place(path), ".".join(path), reason, "it is the path of a PEM file"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def secret(route: str, credential: str) -> Json:
     """An Envoy generic secret."""
-    return {"name": provider_secret(provider), "generic_secret": {"secret": {"inline_string": credential}}}
+    return {"name": provider_secret(route), "generic_secret": {"secret": {"inline_string": credential}}}
 
 
 def tls_secret(settings: Settings) -> Json | None:

@@ -10,11 +10,12 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -23,15 +24,16 @@ import structlog
 
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.render.layout import Layout
-from headgate.render.secrets import credentials
-from headgate.settings import Settings, load_settings
+from headgate.render.secrets import check_files, credentials
+from headgate.settings import Settings, load_settings, pinned, split_address
 from headgate.up.child import Child
 from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, render, write_all
 from sidecar.configfile import ConfigFile
-from sidecar.errors import ConfigError, HeadgateError
+from sidecar.errors import ConfigError, HeadgateError, Problem
 from sidecar.reload import changes, fingerprint
 
 _log = structlog.get_logger("up")
+_FOLDER_PREFIX = "headgate-run-"
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
@@ -72,6 +74,30 @@ def _linger(settings: Settings) -> float:
     return settings.request_timeout + settings.decision_timeout + settings.rate_limits.timeout
 
 
+def check_free(name: str, address: str) -> None:
+    """Raise `ConfigError` when somebody else has the address."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            mend = f"free it, or choose another with --{name} HOST:PORT"
+            raise ConfigError([Problem(name, "", f"cannot bind {address}: {error.strerror}", mend)]) from error
+
+
+def remove_orphans() -> None:
+    """Remove the private folders of supervisors that were killed: they hold providers' keys."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*/owner.pid"):
+        try:
+            os.kill(int(owner.read_text()), 0)
+        except ProcessLookupError:
+            shutil.rmtree(owner.parent, ignore_errors=True)
+        except (OSError, ValueError):
+            continue  # somebody else's, or just being made
+
+
 class Supervisor:
     """Runs one gateway on this machine until it is told to stop."""
 
@@ -83,7 +109,7 @@ class Supervisor:
         self._reload = asyncio.Event()
         settings = configuration.settings
         self._private = not settings.run_dir
-        folder = Path(settings.run_dir or tempfile.mkdtemp(prefix="headgate-"))
+        folder = Path(settings.run_dir or tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
         self.layout = Layout(folder)
         self._admin = EnvoyAdmin(self.layout.envoy_admin)
         self._rendered = self._render(configuration)
@@ -92,6 +118,7 @@ class Supervisor:
         self._envoy = Child("envoy", self._envoy_command())
 
     def _render(self, configuration: Configuration) -> Rendered:
+        check_files(configuration.settings, configuration.file)
         keys = credentials(configuration.settings, configuration.file)
         return render(configuration.settings, self.layout, keys, configuration.version)
 
@@ -134,7 +161,9 @@ class Supervisor:
 
     async def _start(self) -> None:
         self.layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.layout.owner.write_text(str(os.getpid()))
         write_all(self._rendered, self.layout)
+        self._remember_as_good()
         self._announce("starting the sidecar (ext_proc, rate limit, admin)")
         await self._sidecar.start()
         await self._until("the sidecar", self._sidecar, self._sidecar_ready)
@@ -158,7 +187,12 @@ class Supervisor:
         return await self._sidecar_status() is not None
 
     async def _envoy_ready(self) -> bool:
-        return await self._admin.state() == "LIVE"
+        if await self._admin.state() != "LIVE":
+            return False
+        found = await self._admin.stats(r"^listener_manager\.(total_listeners_active|lds\.update_rejected)$") or {}
+        if found.get("listener_manager.lds.update_rejected", "0") != "0":
+            raise StartError("Envoy refused the listener: its message above says why")
+        return found.get("listener_manager.total_listeners_active", "0") != "0"
 
     async def _sidecar_status(self) -> str | None:
         """The version of the configuration that the sidecar runs; None while it does not answer."""
@@ -200,11 +234,12 @@ class Supervisor:
     async def _take_configuration(self) -> None:
         """Check the file, make Envoy ready for it, swap the decisions, take the old away."""
         try:
-            new = read(self._configuration.path, os.environ)
+            new = self._read_again()
             rendered = self._render(new)
-        except ConfigError:
-            # The sidecar reads the same file, refuses it too, and reports it with place and mend.
-            self._sidecar.signal(signal.SIGHUP)
+        except ConfigError as error:
+            for one in error.problems:
+                _log.error("config_rejected", place=one.place, path=one.path, reason=one.message, mend=one.mend)
+            self._sidecar.signal(signal.SIGUSR2)
             return
         try:
             await self._files.begin(rendered)
@@ -215,10 +250,26 @@ class Supervisor:
                 return
             self._files.commit(rendered, _linger(self._configuration.settings))
         except EnvoyRefusedError as error:
-            _log.error("config_not_taken", reason=str(error))
+            _log.error("config_not_taken", file=str(new.path), reason=str(error))
+            self._sidecar.signal(signal.SIGUSR2)
             return
         self._configuration = new
+        self._remember_as_good()
         self._announce(f"configuration {new.version} is in force")
+
+    def _read_again(self) -> Configuration:
+        """The file as it is now, with what cannot change while running kept. Raises `ConfigError`."""
+        running = self._configuration.settings
+        new = read(self._configuration.path, os.environ)
+        settings, _ = pinned(new.settings, running)
+        if settings.listen != running.listen:
+            check_free("listen", settings.listen)
+        return replace(new, settings=settings)
+
+    def _remember_as_good(self) -> None:
+        """Keep a copy of the file for a sidecar that has to start while the file is broken."""
+        with os.fdopen(os.open(self.layout.last_good, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as copy:
+            copy.write(self._configuration.file.text)
 
     async def _sidecar_took(self, version: str) -> bool:
         deadline = time.monotonic() + _SIDECAR_RELOAD_SECONDS

@@ -186,12 +186,16 @@ def test_internal_headers_of_a_client_are_gone(house: House) -> None:
         ("x-envoy-retry-on", "5xx"),
         ("x-envoy-original-path", "/evil"),
         ("x-forwarded-for", "1.2.3.4"),
+        ("forwarded", "for=1.2.3.4"),
+        ("x-real-ip", "1.2.3.4"),
     )
     answer = post(house.gateway.listen, chat(), headers=spoofed)
     assert answer.status == 200
     assert len(house.local.requests) == 0
     names = {name for name, _ in house.openai.requests[0].headers}
-    assert not {name for name in names if name.startswith(("x-headgate", "x-envoy", "x-forwarded"))}
+    assert not {
+        name for name in names if name.startswith(("x-headgate", "x-envoy", "x-forwarded", "forwarded", "x-real"))
+    }
 
 
 def test_a_spoofed_route_without_a_key_goes_nowhere(house: House) -> None:
@@ -257,3 +261,11 @@ def test_a_path_keeps_its_query(house: House) -> None:
     answer = post(house.gateway.listen, chat(), path="/v1/chat/completions?api-version=1")
     assert answer.status == 200
     assert house.openai.requests[0].path == "/v1/chat/completions?api-version=1"
+
+
+def test_duplicates_of_what_decides_reach_the_provider_once(house: House) -> None:
+    body = b'{"model": "gpt-4o", "stream": true, "stream": false, "max_tokens": 1, "max_tokens": 2, "messages": []}'
+    assert post(house.gateway.listen, body).status == 200
+    sent = house.openai.requests[0].body
+    assert sent.count(b'"stream"') == 1
+    assert house.openai.requests[0].json()["max_tokens"] == 2

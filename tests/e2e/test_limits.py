@@ -116,6 +116,7 @@ def test_a_request_larger_than_the_limit_says_so(gateway: Gateway) -> None:
     refused = ask(gateway, "tokens-large", max_tokens=5000)
     assert refused.status == 429
     assert "The request alone needs more than the limit" in refused.error["message"]
+    assert (refused.header("retry-after"), refused.header("x-should-retry")) == (None, "false")
 
 
 def test_refused_for_tokens_does_not_cost_a_request(gateway: Gateway) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.gateway import Gateway, chat, key_entry, post
+from tests.gateway import Gateway, chat, free_port, key_entry, post
 from tests.provider_thread import ProviderThread
 
 
@@ -155,3 +156,99 @@ def test_sighup_reads_the_file_again(two: Two) -> None:
     two.gateway.process.send_signal(signal.SIGHUP)
     two.gateway.wait_for(lambda: two.gateway.metric("headgate_config_reloads_total", result="taken") > before)
     assert post(two.gateway.listen, chat()).status == 200
+
+
+def test_a_key_never_reaches_another_providers_address(two: Two) -> None:
+    """Address and key of one provider change together, back and forth, under load."""
+
+    def config(name: str) -> dict[str, Any]:
+        base_url = getattr(two, name).base_url
+        return {"provider": {"dialect": "openai", "base_url": base_url, "api_key": f"sk-only-for-{name}"}}
+
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            statuses.append(post(two.gateway.listen, chat()).status)
+
+    two.change("first", providers=config("first"), models={"gpt-4o": {"provider": "provider"}})
+    two.first.requests.clear()
+    two.second.requests.clear()
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for name in ("second", "first", "second", "first"):
+        two.change(name, providers=config(name), models={"gpt-4o": {"provider": "provider"}})
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert {one.header("authorization") for one in two.first.requests} == {"Bearer sk-only-for-first"}
+    assert {one.header("authorization") for one in two.second.requests} == {"Bearer sk-only-for-second"}
+
+
+@pytest.mark.parametrize("changes", [{"tls": {"cert": "/no.pem", "key": "/no.key"}}, {"listen": "127.0.0.1:9"}])
+def test_what_only_the_supervisor_can_check_is_refused_too(two: Two, changes: dict[str, Any]) -> None:
+    if "listen" in changes:
+        changes = {"listen": two.first.base_url.split("/")[2]}  # taken by the provider
+    before = two.hash()
+    two.gateway.write_text(yaml.safe_dump({**two.gateway.config, **two.config("first"), **changes}))
+    two.gateway.wait_for(lambda: two.gateway.log_lines("config_rejected") or two.gateway.log_lines("config_not_taken"))
+    assert post(two.gateway.listen, chat()).status == 200
+    if "tls" in changes:
+        assert two.hash() == before
+        assert two.gateway.metric("headgate_config_last_reload_successful") == 0
+
+
+def test_what_cannot_change_is_kept_and_named(two: Two) -> None:
+    admin = two.gateway.admin
+    two.gateway.write_text(
+        yaml.safe_dump(
+            {
+                **two.gateway.config,
+                **two.config("first"),
+                "admin": f"127.0.0.1:{free_port()}",
+                "max_body": "40MiB",
+                "services": {"extproc": "127.0.0.1:9", "ratelimit": "127.0.0.1:10"},
+            }
+        )
+    )
+    two.gateway.wait_for(lambda: two.gateway.log_lines("config_needs_restart"))
+    assert two.gateway.log_lines("config_needs_restart")[0]["settings"] == ["admin", "services", "max_body"]
+    assert two.gateway.admin == admin
+    assert post(two.gateway.listen, chat()).status == 200
+    assert post(two.gateway.listen, chat("gpt-4o", padding="x" * 25_000_000)).status == 413
+    two.change("second")
+    assert post(two.gateway.listen, chat()).status == 200
+
+
+def test_a_sidecar_that_dies_while_the_file_is_broken_comes_back_with_the_last_good(two: Two) -> None:
+    two.change("second")
+    two.gateway.write_text("listen: [oops")
+    two.gateway.wait_for(lambda: two.gateway.log_lines("config_rejected"))
+    two.gateway.child("sidecar").kill()
+    two.gateway.wait_for(lambda: "last good configuration is used" in two.gateway.log())
+    two.gateway.wait_for(lambda: post(two.gateway.listen, chat()).status == 200)
+    two.change("first")
+    assert post(two.gateway.listen, chat()).status == 200
+
+
+def test_what_lingers_goes() -> None:
+    with ProviderThread("first") as first, ProviderThread("second") as second:
+
+        def config(provider: ProviderThread) -> dict[str, Any]:
+            return {
+                "providers": {"p": {"dialect": "openai", "base_url": provider.base_url, "api_key": "k"}},
+                "models": {"gpt-4o": {"provider": "p"}},
+                "keys": [key_entry("team-a")],
+                "request_timeout": 0.3,
+                "decision_timeout": 0.2,
+            }
+
+        with Gateway(config(first)) as gateway:
+            gateway.write_config(config(second))
+            gateway.wait_for(lambda: gateway.envoy_stat("cluster_manager.active_clusters") == 4)
+            gateway.wait_for(lambda: gateway.envoy_stat("cluster_manager.active_clusters") == 3)
+            assert post(gateway.listen, chat()).status == 200
+            assert len(second.requests) == 1

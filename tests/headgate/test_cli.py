@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -196,3 +197,36 @@ def test_serve_and_render_static_work_together_without_a_supervisor(tmp_path: Pa
                 process.terminate()
             statuses = [process.wait(20) for process in running]
         assert statuses == [0, 0, 0]
+
+
+def test_tracebacks_are_no_messages(tmp_path: Path) -> None:
+    nowhere = run(
+        "up",
+        "-c",
+        str(config(tmp_path, run_dir="/proc/nope")),
+        "--listen",
+        f"127.0.0.1:{free_port()}",
+        "--admin",
+        f"127.0.0.1:{free_port()}",
+        environment={"TEST_KEY": "k"},
+    )
+    assert nowhere.returncode == 1
+    assert "Traceback" not in nowhere.stderr
+    assert "/proc/nope" in nowhere.stderr
+    bad = run("fake-provider", "--behaviour", "bad=1")
+    assert (bad.returncode, "Traceback" in bad.stderr) == (1, False)
+    assert run("new-key", "a b: }").returncode == 1
+
+
+def test_folders_of_killed_supervisors_are_removed(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+    owners = Path(tempfile.gettempdir()).glob("headgate-run-*/owner.pid")
+    folders = [owner.parent for owner in owners if owner.read_text() == str(demo.process.pid)]
+    assert len(folders) == 1
+    demo.process.kill()
+    demo.process.wait()
+    assert folders[0].exists()
+    from headgate.up.supervisor import remove_orphans
+
+    remove_orphans()
+    assert not folders[0].exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.render.secrets import credentials
+from headgate.render.secrets import check_files, credentials
 from headgate.settings import Settings, load_settings
 from ratelimit.rules import Rate, Unit
 from sidecar.errors import ConfigError
@@ -102,6 +102,16 @@ def test_secrets_stay_out_of_repr(tmp_path: Path) -> None:
         ("listen: 127.0.0.1:10000", "listen: 10000", "headgate.yaml:1: listen: "),
         ("listen: 127.0.0.1:10000", "listen: here:http", "headgate.yaml:1: listen: 'here:http' is not an address"),
         ("listen: 127.0.0.1:10000", "listen: 127.0.0.1:10001", "headgate.yaml:2: admin: the same address as `listen`"),
+        ("listen: 127.0.0.1:10000", "listen: gateway.local:80", "'gateway.local' is not an IP address (write 0.0.0.0 for all"),
+        ("listen: 127.0.0.1:10000", "listen: 127.0.0.1:0", "port 0 is no place to meet"),
+        ("listen: 127.0.0.1:10000", "listen: 10000", "listen: must be text (put it in quotes)"),
+        ("memory://", "redis://x:notaport", "headgate.yaml:3: store: not a Redis URL"),
+        ("memory://", "unix://", "a unix socket needs a path"),
+        ("http://127.0.0.1:9101/v1", "http://exa mple.com/v1", "is not a base URL"),
+        ("http://127.0.0.1:9101/v1", "http://999.1.1.1/v1", "is not a base URL"),
+        ("http://127.0.0.1:9101/v1", "http://x.test/v1 /y", "is not a base URL"),
+        ("store: memory://", "decision_timeout: 5s", "decision_timeout: must be a number (without a unit)"),
+        ("store: memory://", f"run_dir: /{'x' * 100}", "too long for the path of a unix socket"),
         ("store: memory://", "max_body: 20 apples", "headgate.yaml:3: max_body: '20 apples' is not a size (write for example 20MiB)"),
         ("store: memory://", "services: {extproc: 'unix://run/x'}", "a unix socket needs an absolute path"),
         ("store: memory://", "stroe: memory://", "headgate.yaml:3: stroe: no such key (did you mean `store`?)"),
@@ -122,3 +132,21 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 def test_sizes(tmp_path: Path) -> None:
     for text, size in (("20MiB", 20 << 20), ("5 MB", 5_000_000), ("4096", 4096), ("64kib", 65_536)):
         assert load(tmp_path, f"max_body: {text}").max_body == size
+
+
+@pytest.mark.parametrize("written", ["${OPENAI_KEY", "$OPENAI_KEY"])
+def test_a_reference_that_was_mistyped_is_not_sent_as_a_key(tmp_path: Path, written: str) -> None:
+    (tmp_path / "headgate.yaml").write_text(EXAMPLE.replace("${OPENAI_API_KEY}", written))
+    settings, file = load_settings(tmp_path / "headgate.yaml", {})
+    with pytest.raises(ConfigError, match="looks like a reference"):
+        credentials(settings, file, {})
+
+
+def test_files_of_tls_are_tried(tmp_path: Path) -> None:
+    (tmp_path / "headgate.yaml").write_text(
+        "tls: {cert: /no.pem, key: /no.key}\nproviders:\n  p: {dialect: openai, base_url: 'https://x/v1', tls: {ca: /no.pem}}\n"
+    )
+    settings, file = load_settings(tmp_path / "headgate.yaml", {})
+    with pytest.raises(ConfigError) as caught:
+        check_files(settings, file)
+    assert [problem.path for problem in caught.value.problems] == ["tls", "providers.p.tls.ca"]
