@@ -143,12 +143,15 @@ class Gateway:
         """A counter or gauge of Envoy itself, read over its admin socket."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self.run_dir / "envoy-admin.sock"))
-            connection.sendall(f"GET /stats?filter=^{re.escape(name)}$ HTTP/1.0\r\nhost: x\r\n\r\n".encode())
+            query = f"GET /stats?filter=^{re.escape(name)}$ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            connection.sendall(query.encode())
             answer = b""
             while chunk := connection.recv(65536):
                 answer += chunk
         match = re.search(rf"{re.escape(name)}: (\d+)", answer.decode())
-        return int(match.group(1)) if match else 0
+        if match is None:
+            raise LookupError(f"Envoy has no statistic {name}: {answer!r}")
+        return int(match.group(1))
 
     def stop(self) -> int:
         """Ctrl-C, and wait."""
