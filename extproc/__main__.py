@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import random
 import sys
@@ -14,10 +13,9 @@ from extproc.policy import Policy, build
 from extproc.processor import Processor
 from extproc.server import external_processor
 from extproc.settings import DEFERRED, PolicySettings
-from sidecar import configfile, logs
+from sidecar import configfile
 from sidecar.configfile import ConfigFile
-from sidecar.errors import ConfigError
-from sidecar.lifecycle import serve
+from sidecar.lifecycle import run, serve
 from sidecar.reload import Current
 from sidecar.server import GrpcServer
 from sidecar.settings import load
@@ -56,13 +54,7 @@ def main() -> int:
     parser.add_argument("--max-body", type=int, default=20 << 20, help="bytes a request body may have")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds for running calls when stopping")
     arguments = parser.parse_args()
-    logs.configure("info", "auto")
-    try:
-        asyncio.run(_run(arguments.config, arguments.listen, arguments.max_body, arguments.grace))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(_run(arguments.config, arguments.listen, arguments.max_body, arguments.grace))
 
 
 if __name__ == "__main__":

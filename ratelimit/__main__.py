@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from pathlib import Path
@@ -12,9 +11,7 @@ from ratelimit import settings
 from ratelimit.limiter import Limiter
 from ratelimit.server import rate_limit_service
 from ratelimit.storage import open_store
-from sidecar import logs
-from sidecar.errors import ConfigError
-from sidecar.lifecycle import serve
+from sidecar.lifecycle import run, serve
 from sidecar.reload import Current
 from sidecar.server import GrpcServer
 
@@ -39,13 +36,7 @@ def main() -> int:
     parser.add_argument("--store", default="memory://", help="memory://, redis://…, rediss://…, unix://…")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds for running calls when stopping")
     arguments = parser.parse_args()
-    logs.configure("info", "auto")
-    try:
-        asyncio.run(_run(arguments.rules, arguments.listen, arguments.store, arguments.grace))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(_run(arguments.rules, arguments.listen, arguments.store, arguments.grace))
 
 
 if __name__ == "__main__":

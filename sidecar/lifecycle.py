@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
+from sidecar import logs
 from sidecar.errors import ConfigError
 from sidecar.server import GrpcServer
 
 _log = structlog.get_logger("server")
+
+
+def run(program: Coroutine[Any, Any, None]) -> int:
+    """Run a whole program. Returns its exit status: 1 for a `ConfigError`, which is printed line by line."""
+    logs.configure("info", "auto")
+    try:
+        asyncio.run(program)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 async def serve(server: GrpcServer, *, grace: float, reload: Callable[[], None]) -> None:
