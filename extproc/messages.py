@@ -1,20 +1,41 @@
-"""Protobuf to values and back, for ext_proc (envoy/service/ext_proc/v3/external_processor.proto)."""
+"""Protobuf to values and back, for ext_proc (envoy/service/ext_proc/v3/external_processor.proto).
+
+Replies are joined from parts that are encoded once (`sidecar.protowire`): of a reply's some thirty fields only three or
+four differ from request to request.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
-from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3.external_processor_pb2 import HttpHeaders, ProcessingResponse
+from envoy.service.ext_proc.v3.external_processor_pb2 import (
+    BodyMutation,
+    BodyResponse,
+    CommonResponse,
+    HeaderMutation,
+    HttpHeaders,
+    ImmediateResponse,
+    ProcessingResponse,
+)
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
 from extproc.context import Forward, MetadataValue, Reply, RequestHeaders
+from sidecar.protowire import Encoded, number, piece, struct_number, struct_of, struct_text, struct_true
 
 Facts: TypeAlias = Mapping[str, Mapping[str, MetadataValue]]
 
-_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_REQUEST_BODY = number(ProcessingResponse, "request_body")
+_METADATA = number(ProcessingResponse, "dynamic_metadata")
+_RESPONSE = number(BodyResponse, "response")
+_HEADER_MUTATION = number(CommonResponse, "header_mutation")
+_BODY_MUTATION = number(CommonResponse, "body_mutation")
+_BODY = number(BodyMutation, "body")
+_SET_HEADERS = number(HeaderMutation, "set_headers")
+_FRESH_ROUTE = CommonResponse(clear_route_cache=True).SerializeToString()
 
 
 def _need_body() -> ProcessingResponse:
@@ -29,7 +50,7 @@ def _need_body() -> ProcessingResponse:
     return message
 
 
-NEED_BODY = _need_body()
+NEED_BODY = Encoded(_need_body().SerializeToString())
 
 
 def read_headers(message: HttpHeaders) -> RequestHeaders:
@@ -42,46 +63,53 @@ def read_headers(message: HttpHeaders) -> RequestHeaders:
     return RequestHeaders(fields, message.end_of_stream)
 
 
-def write_reply(reply: Reply, facts: Facts) -> ProcessingResponse:
+@lru_cache(maxsize=4096)
+def _option(name: str, value: str) -> bytes:
+    option = HeaderValueOption(
+        header=HeaderValue(key=name, raw_value=value.encode()),
+        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    return bytes(option.SerializeToString())
+
+
+@lru_cache(maxsize=64)
+def _removals(names: tuple[str, ...]) -> bytes:
+    return bytes(HeaderMutation(remove_headers=names).SerializeToString())
+
+
+def _mutation(set_headers: tuple[tuple[str, str], ...], remove: tuple[str, ...] = ()) -> bytes:
+    """A HeaderMutation."""
+    return b"".join([piece(_SET_HEADERS, _option(name, value)) for name, value in set_headers]) + _removals(remove)
+
+
+def write_reply(reply: Reply, facts: Facts) -> Encoded:
     """An immediate response. Works in every phase."""
-    message = ProcessingResponse()
-    immediate = message.immediate_response
-    immediate.status.CopyFrom(HttpStatus(code=reply.status))
-    immediate.body = reply.body
-    immediate.details = "headgate"
-    for name, value in reply.headers:
-        option = immediate.headers.set_headers.add(append_action=_OVERWRITE)
-        option.header.key = name
-        option.header.raw_value = value.encode()
-    _write_facts(message, facts)
-    return message
+    immediate = ImmediateResponse(status=HttpStatus(code=reply.status), body=reply.body, details="headgate")
+    immediate.headers.MergeFromString(_mutation(reply.headers))
+    message = ProcessingResponse(immediate_response=immediate)
+    return Encoded(message.SerializeToString() + _metadata(facts))
 
 
-def write_forward(forward: Forward, facts: Facts) -> ProcessingResponse:
+def write_forward(forward: Forward, facts: Facts) -> Encoded:
     """The reply to the buffered body: mutations, metadata, and a fresh route."""
-    message = ProcessingResponse()
-    common = message.request_body.response
-    for name, value in forward.set_headers:
-        option = common.header_mutation.set_headers.add(append_action=_OVERWRITE)
-        option.header.key = name
-        option.header.raw_value = value.encode()
-    common.header_mutation.remove_headers.extend(forward.remove_headers)
+    common = piece(_HEADER_MUTATION, _mutation(forward.set_headers, forward.remove_headers)) + _FRESH_ROUTE
     if forward.body is not None:
-        common.body_mutation.body = forward.body
-    common.clear_route_cache = True
-    _write_facts(message, facts)
-    return message
+        common += piece(_BODY_MUTATION, piece(_BODY, forward.body))
+    return Encoded(piece(_REQUEST_BODY, piece(_RESPONSE, common)) + _metadata(facts))
 
 
-def _write_facts(message: ProcessingResponse, facts: Facts) -> None:
-    """Dynamic metadata, field by field: `Struct.update` costs several times as much."""
-    namespaces = message.dynamic_metadata.fields
-    for namespace, values in facts.items():
-        fields = namespaces[namespace].struct_value.fields
-        for name, value in values.items():
-            if value.__class__ is str:
-                fields[name].string_value = value
-            elif value.__class__ is bool:
-                fields[name].bool_value = value
-            else:
-                fields[name].number_value = value
+def _metadata(facts: Facts) -> bytes:
+    """Dynamic metadata: a Struct of Structs."""
+    return piece(_METADATA, b"".join([struct_of(space, _fields(values)) for space, values in facts.items()]))
+
+
+def _fields(values: Mapping[str, MetadataValue]) -> bytes:
+    parts = []
+    for name, value in values.items():
+        if isinstance(value, str):
+            parts.append(struct_text(name, value))
+        elif value is True:
+            parts.append(struct_true(name))
+        elif value is not False:
+            parts.append(struct_number(name, value))
+    return b"".join(parts)

@@ -201,7 +201,7 @@ class Sidecar:
     def _taken(self) -> None:
         self.metrics.reloads.labels("taken").inc()
         self.metrics.reload_healthy.set(1)
-        self.metrics.reload_time.set_to_current_time()
+        self.metrics.reload_time.set(time.time())
 
     async def _reload_on_change(self) -> None:
         async for _ in changes(self._path, self._stopping):

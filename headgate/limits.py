@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from extproc.providers.openai import error_body
 from headgate.render.layout import RATELIMIT_DOMAIN
 from headgate.settings import Settings
@@ -51,11 +53,18 @@ def _never_fits(status: Status) -> bool:
 def _headers(status: Status) -> tuple[tuple[str, str], ...]:
     assert status.rule is not None
     what = status.rule.label
+    limit, remaining, reset = header_names(what)
     return (
-        (f"x-ratelimit-limit-{what}", str(status.rule.rate.amount)),
-        (f"x-ratelimit-remaining-{what}", str(status.remaining)),
-        (f"x-ratelimit-reset-{what}", f"{status.reset_seconds}s"),
+        (limit, str(status.rule.rate.amount)),
+        (remaining, str(status.remaining)),
+        (reset, f"{status.reset_seconds}s"),
     )
+
+
+@lru_cache(maxsize=16)
+def header_names(what: str) -> tuple[str, str, str]:
+    """The headers that tell of one limit: what it is, what remains, when it is whole again."""
+    return f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"
 
 
 def _error(status: Status) -> bytes:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from prometheus_client import Counter
 
 from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
 from sidecar.logs import write_events
 from sidecar.metrics import Metrics
+from sidecar.series import Counter
 
 _log = structlog.get_logger("headgate")
 _QUIET_SECONDS = 10.0  # between two lines about a store that keeps failing
@@ -73,7 +73,7 @@ class Reporter:
 
     def message(self) -> None:
         """A message of an ext_proc stream arrived."""
-        self._metrics.extproc_messages.inc()
+        self._metrics.extproc_messages.value += 1
 
     # rate limit (ratelimit.limiter.Observer)
 

@@ -148,17 +148,17 @@ class Limiter:
         return self._decision(planned, counts, now)
 
     def _decision(self, planned: list[_Planned], counts: Sequence[Count], now: int) -> Decision:
-        statuses = tuple(_status(one, counts, now) for one in planned)
-        over = any(status.over for status in statuses)
+        statuses = tuple([_status(one, counts, now) for one in planned])
+        over = False
+        reservations: list[tuple[str, Settlement]] = []
         for one, status in zip(planned, statuses, strict=True):
-            if one.operation is not None and one.match is not None and one.match.settlement is None:
-                self._observer.decided(one.match.rule.label, status.over, status.hits)
-        reservations = [
-            (one.match.rule.label, Settlement(one.hits, now))
-            for one in planned
-            if one.match is not None and one.match.settlement is None and one.match.rule.mode is Mode.RESERVE
-            if one.operation is not None
-        ]
+            over = over or status.over
+            if one.operation is None or one.match is None or one.match.settlement is not None:
+                continue
+            label = one.match.rule.label
+            self._observer.decided(label, status.over, status.hits)
+            if one.match.rule.mode is Mode.RESERVE:
+                reservations.append((label, Settlement(one.hits, now)))
         return Decision(over, statuses, () if over else tuple(reservations))
 
 
@@ -174,14 +174,14 @@ def _plan(rules: RuleSet, request: LimitRequest, now: int) -> tuple[list[_Planne
             planned.append(_Planned(match, hits, None))
             continue
         planned.append(_Planned(match, hits, len(operations)))
-        operations.append(_operation(request.domain, match, hits, now))
+        operations.append(_operation(match, hits, now))
     return planned, operations
 
 
-def _operation(domain: str, match: Match, hits: int, now: int) -> Operation:
+def _operation(match: Match, hits: int, now: int) -> Operation:
     rule = match.rule
     start = window_start(now, rule.rate.unit)
-    key = counter_key(domain, match.entries, rule.mode, start)
+    key = counter_key(match.counter, start)
     ttl = seconds_until_reset(now, rule.rate.unit) + TTL_SLACK
     if match.settlement is not None:
         difference = hits - match.settlement.reserved

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
+from envoy.config.core.v3.base_pb2 import HeaderValue
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
 from ratelimit.errors import RequestError
 from ratelimit.limiter import Decision, LimitRequest, Status
-from ratelimit.rules import Descriptor, Rate, Unit
+from ratelimit.rules import Descriptor, Rate, Rule, Unit
+from sidecar.protowire import Encoded, integer, number, piece, struct_text
 
 _OK = RateLimitResponse.OK
 _OVER = RateLimitResponse.OVER_LIMIT
+_Status = RateLimitResponse.DescriptorStatus
+
+# Replies are joined from parts that are encoded once (see sidecar.protowire).
+_OVERALL_OK: bytes = RateLimitResponse(overall_code=_OK).SerializeToString()
+_OVERALL_OVER: bytes = RateLimitResponse(overall_code=_OVER).SerializeToString()
+_CODE_OK: bytes = _Status(code=_OK).SerializeToString()
+_CODE_OVER: bytes = _Status(code=_OVER).SerializeToString()
+_STATUSES = number(RateLimitResponse, "statuses")
+_HEADERS = number(RateLimitResponse, "response_headers_to_add")
+_RAW_BODY = number(RateLimitResponse, "raw_body")
+_METADATA = number(RateLimitResponse, "dynamic_metadata")
+_REMAINING = number(_Status, "limit_remaining")
 
 
+@lru_cache(maxsize=256)
 def reservation_field(label: str) -> str:
     """The metadata field that holds the reservation of the rule with this label."""
     return f"reservation.{label}"
@@ -22,12 +38,12 @@ def reservation_field(label: str) -> str:
 
 def read_request(message: RateLimitRequest) -> LimitRequest:
     """The request as values. Raises `RequestError` for an override without a unit."""
-    descriptors = tuple(_descriptor(one) for one in message.descriptors)
+    descriptors = tuple([_descriptor(one) for one in message.descriptors])
     return LimitRequest(message.domain, descriptors, message.hits_addend)
 
 
 def _descriptor(message: ratelimit_pb2.RateLimitDescriptor) -> Descriptor:
-    entries = tuple((entry.key, entry.value) for entry in message.entries)
+    entries = tuple([(entry.key, entry.value) for entry in message.entries])
     hits = message.hits_addend.value if message.HasField("hits_addend") else None
     if not message.HasField("limit"):
         return Descriptor(entries, hits)
@@ -38,32 +54,43 @@ def _descriptor(message: ratelimit_pb2.RateLimitDescriptor) -> Descriptor:
     return Descriptor(entries, hits, Rate(message.limit.requests_per_unit, unit))
 
 
-def write_response(decision: Decision, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> RateLimitResponse:
+def write_response(decision: Decision, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> Encoded:
     """The decision as a message. `body` is what Envoy answers the client with when it is over the limit.
 
     A reservation goes into the dynamic metadata as `<hits>@<unix seconds>`, under `reservation.<label>`:
     Envoy hands it back in the entry that settles it.
     """
-    message = RateLimitResponse(overall_code=_OVER if decision.over else _OK)
-    for status in decision.statuses:
-        _write_status(message.statuses.add(), status)
-    for name, value in headers:
-        message.response_headers_to_add.add(key=name, value=value)
+    parts = [_OVERALL_OVER if decision.over else _OVERALL_OK]
+    parts += [piece(_STATUSES, _status(status)) for status in decision.statuses]
+    parts += [_header(name, value) for name, value in headers]
     if body:
-        message.raw_body = body
-    for label, settlement in decision.reservations:
-        message.dynamic_metadata[reservation_field(label)] = str(settlement)
-    return message
+        parts.append(piece(_RAW_BODY, body))
+    if decision.reservations:
+        fields = [struct_text(reservation_field(label), str(settlement)) for label, settlement in decision.reservations]
+        parts.append(piece(_METADATA, b"".join(fields)))
+    return Encoded(b"".join(parts))
 
 
-def _write_status(message: RateLimitResponse.DescriptorStatus, status: Status) -> None:
-    message.code = _OVER if status.over else _OK
-    message.limit_remaining = status.remaining
-    rate = status.rate
-    if rate is None:
-        return
-    assert status.rule is not None
-    message.current_limit.requests_per_unit = rate.amount
-    message.current_limit.unit = int(rate.unit)
-    message.current_limit.name = status.rule.name
-    message.duration_until_reset.seconds = status.reset_seconds
+def _status(status: Status) -> bytes:
+    rule = status.rule
+    if rule is None or rule.unlimited:
+        return (_CODE_OVER if status.over else _CODE_OK) + integer(_REMAINING, status.remaining)
+    return _verdict(status.over, rule, status.reset_seconds) + integer(_REMAINING, status.remaining)
+
+
+@lru_cache(maxsize=4096)
+def _verdict(over: bool, rule: Rule, reset_seconds: int) -> bytes:
+    """All of a status but what remains: the same for every decision of a second."""
+    limit = RateLimitResponse.RateLimit(
+        requests_per_unit=rule.rate.amount,
+        unit=int(rule.rate.unit),
+        name=rule.name,
+    )
+    status = _Status(code=_OVER if over else _OK, current_limit=limit)
+    status.duration_until_reset.seconds = reset_seconds
+    return bytes(status.SerializeToString())
+
+
+@lru_cache(maxsize=4096)
+def _header(name: str, value: str) -> bytes:
+    return piece(_HEADERS, bytes(HeaderValue(key=name, value=value).SerializeToString()))

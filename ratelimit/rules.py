@@ -24,6 +24,8 @@ MAX_HITS = 1_000_000_000_000  # more hits than that in one call count as that ma
 
 _RATE = re.compile(r"\s*([0-9][0-9_]*)\s*/\s*([A-Za-z]+)\s*")
 _MOST_DIGITS = 32
+_MOST_KNOWN = 10_000
+_LONGEST_KNOWN = 512
 
 
 class Unit(IntEnum):
@@ -40,10 +42,10 @@ class Unit(IntEnum):
     @property
     def seconds(self) -> int:
         """The window in seconds. A month counts 30 days, a year 365."""
-        return _SECONDS[self]
+        return SECONDS[self]
 
 
-_SECONDS = {
+SECONDS = {
     Unit.SECOND: 1,
     Unit.MINUTE: 60,
     Unit.HOUR: 3_600,
@@ -143,11 +145,28 @@ class Settlement:
 
 
 class Match(NamedTuple):
-    """The rule for a descriptor, the entries that name its counter, and the reservation it settles, if any."""
+    """The rule for a descriptor, the name of its counter, and the reservation it settles, if any."""
 
     rule: Rule
-    entries: Entries
+    counter: str
     settlement: Settlement | None = None
+
+
+_BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
+def counter_name(domain: str, entries: Entries, mode: Mode) -> str:
+    """What a counter is called in the store, without the start of its window.
+
+    In `CONSUME` mode it is byte for byte envoyproxy/ratelimit's, so that both may share a Redis. In
+    `RESERVE` mode the domain and the first entry are a hash tag: the counters of one tenant live together
+    and can be decided in one step. Braces in it are escaped, because the first `}` would end the tag.
+    """
+    if mode is Mode.CONSUME:
+        return "_".join((domain, *(part for entry in entries for part in entry)))
+    (key, value), rest = entries[0], entries[1:]
+    tag = f"{domain}_{key}_{value}".translate(_BRACES)
+    return "_".join((f"{{{tag}}}", *(part for entry in rest for part in entry)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +244,8 @@ class RuleSet:
 
     domains: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
     _levels: Mapping[str, _Level] = field(init=False, repr=False, compare=False)
+    # Answers that were found before, by domain and entries: they never change, the rules being what they are.
+    _known: dict[tuple[str, Entries], Match | None] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         levels = {domain: _level(nodes) for domain, nodes in self.domains.items()}
@@ -232,18 +253,35 @@ class RuleSet:
 
     def match(self, domain: str, descriptor: Descriptor) -> Match | None:
         """The rule that counts for `descriptor`, or None when there is no limit."""
-        level = self._levels.get(domain)
-        if level is None:
-            return None
         entries = descriptor.entries
         if descriptor.override is not None:
-            return Match(Rule(descriptor.override, label="override"), entries)
+            if domain not in self._levels:
+                return None
+            return Match(Rule(descriptor.override, label="override"), counter_name(domain, entries, Mode.CONSUME))
+        if entries and entries[-1][0] == SETTLE:
+            reserved = self._find(domain, entries[:-1])
+            if reserved is not None and reserved.rule.mode is Mode.RESERVE:
+                return reserved._replace(settlement=Settlement.parse(entries[-1][1]))
+        return self._find(domain, entries)
+
+    def _find(self, domain: str, entries: Entries) -> Match | None:
+        asked = (domain, entries)
+        try:
+            return self._known[asked]
+        except KeyError:
+            found = self._walk(domain, entries)
+        if sum(len(key) + len(value) for key, value in entries) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[asked] = found
+        return found
+
+    def _walk(self, domain: str, entries: Entries) -> Match | None:
+        level = self._levels.get(domain)
         rule = None
-        for depth, (key, value) in enumerate(entries, 1):
-            if key == SETTLE and depth == len(entries) and rule is not None and rule.mode is Mode.RESERVE:
-                return Match(rule, entries[:-1], Settlement.parse(value))
-            branch = level.find(key, value)
+        for key, value in entries:
+            branch = None if level is None else level.find(key, value)
             if branch is None:
                 return None
             rule, level = branch.rule, branch.below
-        return None if rule is None else Match(rule, entries)
+        return None if rule is None else Match(rule, counter_name(domain, entries, rule.mode))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 
-from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 
 from ratelimit.errors import RequestError
 from ratelimit.limiter import Decision, Limiter
@@ -13,6 +12,7 @@ from ratelimit.messages import read_request, write_response
 from ratelimit.presenter import Presentation, Presenter, plain
 from ratelimit.rules import RuleSet
 from sidecar.errors import RpcError, StatusCode, StoreError
+from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, Service, UnaryMethod
 
 __all__ = ["SERVICE", "Presentation", "Presenter", "plain", "rate_limit_service"]
@@ -23,28 +23,24 @@ SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 def rate_limit_service(limiter: Limiter, rules: Callable[[], RuleSet | None], presenter: Presenter = plain) -> Service:
     """The service over `limiter`; `rules` gives the rule set of the moment, None while there is none."""
 
-    def should_rate_limit(
-        message: RateLimitRequest, _context: CallContext
-    ) -> RateLimitResponse | Awaitable[RateLimitResponse]:
+    def should_rate_limit(message: RateLimitRequest, _context: CallContext) -> Encoded | Awaitable[Encoded]:
         try:
             decision = limiter.decide(rules(), read_request(message))
         except (RequestError, StoreError) as error:
             raise _rpc_error(error) from error
-        if inspect.isawaitable(decision):
-            return _later(decision, presenter)
-        return _answer(decision, presenter)
+        return _answer(decision, presenter) if isinstance(decision, Decision) else _later(decision, presenter)
 
     return Service(SERVICE, (UnaryMethod("ShouldRateLimit", RateLimitRequest, should_rate_limit),))
 
 
-async def _later(waiting: Awaitable[Decision], presenter: Presenter) -> RateLimitResponse:
+async def _later(waiting: Awaitable[Decision], presenter: Presenter) -> Encoded:
     try:
         return _answer(await waiting, presenter)
     except StoreError as error:
         raise _rpc_error(error) from error
 
 
-def _answer(decision: Decision, presenter: Presenter) -> RateLimitResponse:
+def _answer(decision: Decision, presenter: Presenter) -> Encoded:
     presentation = presenter(decision)
     return write_response(decision, presentation.headers, presentation.body)
 

@@ -16,7 +16,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.errors import RpcError, StatusCode
-from sidecar.rpc import CallContext, Service, Step, StreamHandler, StreamMethod, UnaryMethod
+from sidecar.rpc import CallContext, Reply, Service, Step, StreamHandler, StreamMethod, UnaryMethod
 
 _log = structlog.get_logger("grpc")
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -70,7 +70,7 @@ def _method_handler(path: str, method: UnaryMethod | StreamMethod) -> grpc.RpcMe
     return grpc.stream_stream_rpc_method_handler(_stream_stream(path, method), decode, _encode)
 
 
-def _encode(message: Message) -> bytes:
+def _encode(message: Reply) -> bytes:
     return message.SerializeToString()
 
 
@@ -90,7 +90,7 @@ async def _abort(grpc_context: Any, path: str, error: Exception) -> None:
 
 
 def _unary(path: str, method: UnaryMethod) -> Callable[[Any, Any], Any]:
-    async def call(request: Message, grpc_context: Any) -> Message | None:
+    async def call(request: Message, grpc_context: Any) -> Reply | None:
         try:
             reply = method.handle(request, _context(path, grpc_context))
             return await reply if inspect.isawaitable(reply) else reply
@@ -106,7 +106,7 @@ async def _step(result: Any) -> Step:
     return step
 
 
-async def _replies(step: Step) -> AsyncIterator[Message]:
+async def _replies(step: Step) -> AsyncIterator[Reply]:
     for reply in step.replies:
         yield reply
     if step.more is not None:
@@ -114,8 +114,8 @@ async def _replies(step: Step) -> AsyncIterator[Message]:
             yield reply
 
 
-def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[Message]]:
-    async def call(requests: AsyncIterator[Message], grpc_context: Any) -> AsyncIterator[Message]:
+def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[Reply]]:
+    async def call(requests: AsyncIterator[Reply], grpc_context: Any) -> AsyncIterator[Reply]:
         handler: StreamHandler | None = None
         try:
             handler = method.open(_context(path, grpc_context))
@@ -137,7 +137,7 @@ def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], Asyn
 
 
 def _stream_unary(path: str, method: StreamMethod) -> Callable[[Any, Any], Any]:
-    async def call(requests: AsyncIterator[Message], grpc_context: Any) -> Message | None:
+    async def call(requests: AsyncIterator[Reply], grpc_context: Any) -> Reply | None:
         handler: StreamHandler | None = None
         try:
             handler = method.open(_context(path, grpc_context))

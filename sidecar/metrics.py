@@ -2,114 +2,156 @@
 
 from __future__ import annotations
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar.series import Counter, Family, Gauge, Histogram, Row, exposed, merge
 
 _DECISION_BUCKETS = (25e-6, 50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.5)
 _STORE_BUCKETS = (5e-6, 25e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
+Snapshot: TypeAlias = Mapping[str, Sequence[Row]]  # a worker's series, by metric
+
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process. Everything is counted by the thread that also shows it."""
 
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        registry = self.registry
+    def __init__(self, worker: int = 0) -> None:
+        self._worker = str(worker)
+        self._families: list[Family[Any]] = []
+        self._bounds: dict[str, Sequence[float]] = {}
         request = ("model", "provider", "key")
-        self.requests = Counter(
-            "headgate_requests",
-            "Requests that ended, from Envoy's access log.",
-            (*request, "status"),
-            registry=registry,
+        self.requests = self._counter(
+            "headgate_requests", "Requests that ended, from Envoy's access log.", *request, "status"
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = self._histogram(
             "headgate_request_duration_seconds",
             "First byte of the request to last byte of the answer.",
-            ("model", "provider"),
-            buckets=_REQUEST_BUCKETS,
-            registry=registry,
+            _REQUEST_BUCKETS,
+            "model",
+            "provider",
         )
-        self.first_byte_seconds = Histogram(
+        self.first_byte_seconds = self._histogram(
             "headgate_time_to_first_byte_seconds",
             "First byte of the request to first byte from the provider.",
-            ("model", "provider"),
-            buckets=_REQUEST_BUCKETS,
-            registry=registry,
+            _REQUEST_BUCKETS,
+            "model",
+            "provider",
         )
-        self.tokens = Counter(
-            "headgate_tokens", "Tokens as the provider reported them.", (*request, "type"), registry=registry
-        )
-        self.unmetered = Counter(
+        self.overhead_seconds = self._histogram(
+            "headgate_overhead_seconds",
+            "Our own time per request: every decision about it, in Python.",
+            _DECISION_BUCKETS,
+        ).labels()
+        self.tokens = self._counter("headgate_tokens", "Tokens as the provider reported them.", *request, "type")
+        self.unmetered = self._counter(
             "headgate_requests_without_usage",
             "Answered requests whose answer held no usage: charged by estimate.",
-            ("model", "provider"),
-            registry=registry,
+            "model",
+            "provider",
         )
-        self.decisions = Counter(
-            "headgate_decisions",
-            "Decisions of ext_proc: forward, or the status of our answer.",
-            ("outcome",),
-            registry=registry,
+        self.decisions = self._counter(
+            "headgate_decisions", "Decisions of ext_proc: forward, or the status of our answer.", "outcome"
         )
-        self.decision_seconds = Histogram(
-            "headgate_decision_duration_seconds",
-            "Time one request spent in ext_proc's Python.",
-            buckets=_DECISION_BUCKETS,
-            registry=registry,
+        self.decision_seconds = self._histogram(
+            "headgate_decision_duration_seconds", "Time one request spent in ext_proc's Python.", _DECISION_BUCKETS
+        ).labels()
+        self.extproc_messages = self._counter("headgate_extproc_messages", "Messages received by ext_proc.").labels()
+        self.limit_decisions = self._counter(
+            "headgate_ratelimit_decisions", "Limits checked, by limit and outcome.", "limit", "outcome"
         )
-        self.extproc_messages = Counter(
-            "headgate_extproc_messages", "Messages received by ext_proc.", registry=registry
+        self.limit_hits = self._counter(
+            "headgate_ratelimit_hits", "Hits asked of a limit, by limit and outcome.", "limit", "outcome"
         )
-        self.limit_decisions = Counter(
-            "headgate_ratelimit_decisions",
-            "Limits checked, by limit and outcome.",
-            ("limit", "outcome"),
-            registry=registry,
+        self.store_seconds = self._histogram(
+            "headgate_store_duration_seconds", "Time of one decision in the counter store.", _STORE_BUCKETS
+        ).labels()
+        self.store_errors = self._counter(
+            "headgate_store_errors", "Decisions that the store could not make.", "transient"
         )
-        self.limit_hits = Counter(
-            "headgate_ratelimit_hits",
-            "Hits asked of a limit, by limit and outcome.",
-            ("limit", "outcome"),
-            registry=registry,
-        )
-        self.store_seconds = Histogram(
-            "headgate_store_duration_seconds",
-            "Time of one decision in the counter store.",
-            buckets=_STORE_BUCKETS,
-            registry=registry,
-        )
-        self.store_errors = Counter(
-            "headgate_store_errors",
-            "Decisions that the store could not make.",
-            ("transient",),
-            registry=registry,
-        )
-        self.reloads = Counter(
-            "headgate_config_reloads", "Configuration loads by result.", ("result",), registry=registry
-        )
-        self.reload_healthy = Gauge(
-            "headgate_config_last_reload_successful",
-            "1 if the last configuration load was taken, else 0.",
-            registry=registry,
-        )
-        self.reload_time = Gauge(
-            "headgate_config_last_success_timestamp_seconds",
-            "When a configuration was last taken.",
-            registry=registry,
-        )
+        self.reloads = self._counter("headgate_config_reloads", "Configuration loads by result.", "result")
+        self.reload_healthy = self._gauge(
+            "headgate_config_last_reload_successful", "1 if the last configuration load was taken, else 0."
+        ).labels()
+        self.reload_time = self._gauge(
+            "headgate_config_last_success_timestamp_seconds", "When a configuration was last taken."
+        ).labels()
+        self._worker_decisions = self._counter(
+            "headgate_worker_decisions", "Decisions of ext_proc by worker: Envoy splits them evenly.", "worker"
+        ).labels(self._worker)
+        self._worker_cpu = self._counter(
+            "headgate_worker_cpu_seconds", "User and system CPU time of a worker.", "worker"
+        ).labels(self._worker)
+        self._worker_memory = self._gauge(
+            "headgate_worker_resident_memory_bytes", "Resident memory of a worker.", "worker"
+        ).labels(self._worker)
 
-    def exposition(self) -> bytes:
-        """Everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
+        return self._add(Family("counter", name, text, labels, Counter))
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Family[Gauge]:
+        return self._add(Family("gauge", name, text, labels, Gauge))
+
+    def _histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> Family[Histogram]:
+        self._bounds[name] = bounds
+        return self._add(Family("histogram", name, text, labels, lambda: Histogram(bounds)))
+
+    def _add(self, family: Family[Any]) -> Family[Any]:
+        self._families.append(family)
+        return family
+
+    def snapshot(self) -> Snapshot:
+        """Every series, as plain data that another worker can merge."""
+        self._worker_decisions.value = sum(values[0] for _, values in self.decisions.rows())
+        self._worker_cpu.value = time.process_time()
+        self._worker_memory.set(_resident_bytes())
+        return {family.name: family.rows() for family in self._families}
+
+    def exposition(self, others: Sequence[Snapshot] = ()) -> bytes:
+        """Everything in Prometheus' text format, the series of other workers added to ours.
+
+        Of a gauge the smallest value is shown: of several workers the one that is worst off. What is said of the
+        process and the platform is this worker's own.
+        """
+        registry = CollectorRegistry()
+        registry.register(_Families(self._merged((self.snapshot(), *others))))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        return generate_latest(registry)
+
+    def _merged(self, snapshots: Sequence[Snapshot]) -> list[Metric]:
+        return [
+            exposed(
+                one.kind,
+                one.name,
+                one.text,
+                one.label_names,
+                self._bounds.get(one.name, ()),
+                merge((snapshot.get(one.name, ()) for snapshot in snapshots), add=one.kind != "gauge"),
+            )
+            for one in self._families
+        ]
+
+
+def _resident_bytes() -> float:
+    """This process's resident memory; 0 where the system does not say."""
+    try:
+        return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0.0
+
+
+class _Families(Collector):
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families

@@ -13,7 +13,10 @@ from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
+from sidecar.protowire import Encoded
+
 Metadata: TypeAlias = Mapping[str, str]
+Reply: TypeAlias = Message | Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,9 @@ class Step:
     them: end it as soon as nothing more will be said, because a stream that is left open dies with this process.
     """
 
-    replies: tuple[Message, ...] = ()
+    replies: tuple[Reply, ...] = ()
     done: bool = False
-    more: AsyncIterator[Message] | None = None
+    more: AsyncIterator[Reply] | None = None
 
 
 NOTHING = Step()
@@ -60,7 +63,7 @@ class UnaryMethod:
 
     name: str
     request: type[Message]
-    handle: Callable[[Any, CallContext], Message | Awaitable[Message]]
+    handle: Callable[[Any, CallContext], Reply | Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def _bad_body(message: str, param: str | None = None, code: str = "invalid_json"
 
 def parse(raw: bytes) -> Body:
     """The top level of a JSON object. Raises `Rejected` (400) for everything else."""
-    if not raw.strip():
+    if not raw or raw.isspace():
         raise _bad_body("The request body is empty: send a JSON object.")
     try:
         raw.decode("utf-8")
@@ -112,10 +112,18 @@ def parse(raw: bytes) -> Body:
     except (msgspec.DecodeError, RecursionError) as error:
         raise _bad_body(f"The request body is not valid JSON: {error}") from error
     for name in fields:
-        if name != "model" and name.casefold() == "model":
+        if len(name) == 5 and name != "model" and name.casefold() == "model":
             raise _bad_body(f"The key '{name}' is ambiguous: write 'model' in lower case.", "model", "invalid_key")
-    ambiguous = b"\\u00" in raw or any(raw.count(key) > 1 for name, key in _DECISIVE if name in fields)
-    return Body(fields, len(raw), ambiguous)
+    return Body(fields, len(raw), _is_ambiguous(raw, fields))
+
+
+def _is_ambiguous(raw: bytes, fields: dict[str, msgspec.Raw]) -> bool:
+    if b"\\" in raw and b"\\u00" in raw:
+        return True
+    # Written without spaces, as SDKs do, a body has no room for a key that stands twice: nothing need be searched.
+    if 1 + 4 * len(fields) + sum(map(len, fields)) + sum(map(len, fields.values())) == len(raw):
+        return False
+    return any(raw.count(key) > 1 for name, key in _DECISIVE if name in fields)
 
 
 def _kind_of(raw: bytes) -> str:
@@ -165,7 +173,8 @@ def ask_for_usage(body: Body) -> bool:
 def estimate_tokens(operation: Operation, body: Body, raw: bytes, default_completion: int) -> int:
     """What the request may cost at most, roughly: the body at four bytes per token (each inline image or
     file as a thousand) and the answer's maximum, for each of `n` choices."""
-    prompt = -(-_text_bytes(raw) // _BYTES_PER_TOKEN) + _IMAGE_TOKENS * raw.count(b";base64,")
+    size, images = _text_bytes(raw)
+    prompt = -(-size // _BYTES_PER_TOKEN) + _IMAGE_TOKENS * images
     if not operation.output_limits:
         return prompt
     completion = default_completion
@@ -179,14 +188,15 @@ def estimate_tokens(operation: Operation, body: Body, raw: bytes, default_comple
     return min(prompt + completion * many, _MAX_TOKENS)
 
 
-def _text_bytes(raw: bytes) -> int:
-    """The length of the body without its inline base64 data."""
-    size = len(raw)
+def _text_bytes(raw: bytes) -> tuple[int, int]:
+    """The length of the body without its inline base64 data, and how many pieces of that there are."""
+    size, pieces = len(raw), 0
     start = raw.find(b";base64,")
     while start >= 0:
+        pieces += 1
         end = raw.find(b'"', start)
         if end < 0:
             break
         size -= end - start
         start = raw.find(b";base64,", end)
-    return size
+    return size, pieces

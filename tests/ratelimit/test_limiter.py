@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ratelimit.algorithms.fixed_window import counter_key, seconds_until_reset, window_start
 from ratelimit.errors import RequestError
 from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitRequest
-from ratelimit.rules import Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit
+from ratelimit.rules import Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
 from ratelimit.storage import MemoryStore, RedisStore, Store, open_store
 from ratelimit.storage.base import Action, Count, Operation
 from sidecar.errors import ConfigError, StoreError
@@ -75,9 +75,9 @@ def test_windows_are_aligned_to_the_epoch() -> None:
 
 def test_keys_are_those_of_envoyproxy_ratelimit() -> None:
     entries = (("remote_address", "1.2.3.4"), ("empty", ""))
-    assert counter_key("mesh", entries, Mode.CONSUME, 60) == "mesh_remote_address_1.2.3.4_empty__60"
-    assert counter_key("mesh", entries, Mode.RESERVE, 60) == "{mesh_remote_address_1.2.3.4}_empty__60"
-    assert counter_key("m", (("k", "}{x"),), Mode.RESERVE, 0) == "{m_k_%7D%7Bx}_0"
+    assert counter_key(counter_name("mesh", entries, Mode.CONSUME), 60) == "mesh_remote_address_1.2.3.4_empty__60"
+    assert counter_key(counter_name("mesh", entries, Mode.RESERVE), 60) == "{mesh_remote_address_1.2.3.4}_empty__60"
+    assert counter_key(counter_name("m", (("k", "}{x"),), Mode.RESERVE), 0) == "{m_k_%7D%7Bx}_0"
 
 
 async def test_reserve_admits_exactly_the_limit_and_a_refusal_counts_nothing(world: World) -> None:

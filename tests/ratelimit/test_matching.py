@@ -84,7 +84,7 @@ def test_settle_means_settling_only_below_a_rule_that_reserves() -> None:
     reserving = RuleSet({"d": (Node("k", None, reserve(10)),)}).match("d", Descriptor((("k", "v"), ("settle", "5@9"))))
     assert reserving is not None
     assert reserving.settlement == Settlement(5, 9)
-    assert reserving.entries == (("k", "v"),)
+    assert reserving.counter == "{d_k_v}"
     assert found((Node("k", None, reserve(10)),), ("k", "v"), ("settle", "5@9"), ("more", "x")) is None
     consuming = (Node("k", None, consume(10), (leaf("settle", None, "an ordinary key"),)),)
     assert found(consuming, ("k", "v"), ("settle", "5@9")) == "an ordinary key"

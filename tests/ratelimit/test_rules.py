@@ -98,7 +98,7 @@ def test_settle_goes_with_a_reserve_rule_only() -> None:
     rules = RuleSet({"d": (Node("k", "r", RESERVE), Node("k", "c", LIMIT))})
     found = rules.match("d", Descriptor((("k", "r"), ("settle", "12@34"))))
     assert found is not None
-    assert (found.rule, found.entries, found.settlement) == (RESERVE, (("k", "r"),), Settlement(12, 34))
+    assert (found.rule, found.counter, found.settlement) == (RESERVE, "{d_k_r}", Settlement(12, 34))
     assert rules.match("d", Descriptor((("k", "c"), ("settle", "12@34")))) is None
     assert rules.match("d", Descriptor((("settle", "12@34"),))) is None
 

@@ -15,6 +15,7 @@ from ratelimit.server import Presentation, rate_limit_service
 from ratelimit.storage import MemoryStore
 from ratelimit.storage.base import Count, Operation
 from sidecar.errors import ConfigError, RpcError, StatusCode, StoreError
+from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, UnaryMethod
 
 RULES = RuleSet(
@@ -51,8 +52,8 @@ class Service:
 
     def __call__(self, message: RateLimitRequest) -> RateLimitResponse:
         reply = self.handle(message, CallContext("/x"))
-        assert isinstance(reply, RateLimitResponse)
-        return reply
+        assert isinstance(reply, Encoded)
+        return RateLimitResponse.FromString(reply.SerializeToString())
 
 
 def test_an_answer_in_full() -> None:
