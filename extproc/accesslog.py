@@ -5,7 +5,7 @@ Entries come in batches, off the path of any request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from envoy.config.core.v3.base_pb2 import RequestMethod
@@ -14,17 +14,23 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 
-from extproc.processor import METADATA, USAGE_METADATA
+from extproc.processor import LIMITS_METADATA, METADATA, USAGE_METADATA
+from ratelimit.messages import DECISION_FIELD
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+RATELIMIT_METADATA = "envoy.filters.http.ratelimit"  # where Envoy keeps what the rate-limit service said
 
 
 _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.values_by_name.items()}
 
 
 class RequestRecord(NamedTuple):
-    """One finished request. Times are in seconds, None where there was none; tokens None when not reported."""
+    """One finished request. Times are in seconds, None where there was none; tokens None when not reported.
+
+    `reservation` is what the limits inside ext_proc reserved, `charged` the tokens to settle it with: what the provider
+    reported, else the estimate, and 0 for an error.
+    """
 
     request_id: str
     method: str
@@ -39,6 +45,7 @@ class RequestRecord(NamedTuple):
     upstream_seconds: float | None
     first_byte_seconds: float | None
     decision_seconds: float | None
+    limit_seconds: float | None
     estimate: int | None
     total_tokens: int | None
     prompt_tokens: int | None
@@ -47,6 +54,15 @@ class RequestRecord(NamedTuple):
     disconnected: bool
     attempts: int
     flags: tuple[str, ...]
+    reservation: str = ""
+    charged: int | None = None
+
+    @property
+    def overhead_seconds(self) -> float | None:
+        """Our own time: every decision about this request."""
+        if self.decision_seconds is None:
+            return self.limit_seconds
+        return self.decision_seconds + (self.limit_seconds or 0.0)
 
 
 def read(entry: HTTPAccessLogEntry) -> RequestRecord:
@@ -66,6 +82,9 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     last = _seconds(common, "time_to_last_upstream_rx_byte")
     reported = "prompt" in detail or "completion" in detail
     decision = _number(facts, "decision_us")
+    limits = metadata[LIMITS_METADATA].fields if LIMITS_METADATA in metadata else {}
+    service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else {}
+    limit = _number(service, DECISION_FIELD)
     return RequestRecord(
         request_id=entry.request.request_id,
         method=_METHODS.get(entry.request.request_method, ""),
@@ -82,6 +101,7 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         upstream_seconds=last - sent if last is not None and sent is not None else None,
         first_byte_seconds=first,
         decision_seconds=decision / 1e6 if decision is not None else None,
+        limit_seconds=limit / 1e6 if limit is not None else None,
         estimate=_whole(facts, "estimate"),
         total_tokens=_whole(usage, "total") if reported else None,
         prompt_tokens=_whole(detail, "prompt"),
@@ -90,6 +110,8 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         disconnected=common.response_flags.downstream_connection_termination,
         attempts=common.upstream_request_attempt_count,
         flags=flags,
+        reservation=_text(limits, "reservation"),
+        charged=_whole(usage, "total"),
     )
 
 
@@ -113,7 +135,7 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
     return fields[name].string_value if name in fields else ""
 
 
-Sink: TypeAlias = Callable[[Sequence[RequestRecord]], None]
+Sink: TypeAlias = Callable[[Sequence[RequestRecord]], Awaitable[None] | None]
 
 
 class _Log:
@@ -124,8 +146,13 @@ class _Log:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
-    def on_message(self, message: StreamAccessLogsMessage) -> Step:
-        self._sink([read(entry) for entry in message.http_logs.log_entry])
+    def on_message(self, message: StreamAccessLogsMessage) -> Step | Awaitable[Step]:
+        waiting = self._sink([read(entry) for entry in message.http_logs.log_entry])
+        return NOTHING if waiting is None else self._later(waiting)
+
+    @staticmethod
+    async def _later(waiting: Awaitable[None]) -> Step:
+        await waiting
         return NOTHING
 
     def on_end(self) -> Step:

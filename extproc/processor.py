@@ -13,6 +13,7 @@ from extproc.providers import openai
 ROUTE_HEADER = "x-headgate-route"
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
+LIMITS_METADATA = "headgate.limits"
 _JSON = (("content-type", "application/json"),)
 _FORWARD_REMOVES = ("authorization",)
 

@@ -7,18 +7,21 @@ request go on undecided.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc import messages
-from extproc.context import Exchange, Forward, NeedBody, Outcome, Reply
-from extproc.processor import METADATA, Processor, describe
+from extproc.context import Exchange, Forward, MetadataValue, NeedBody, Reply
+from extproc.limits import Limits, Verdict
+from extproc.processor import LIMITS_METADATA, METADATA, Processor, describe
 from sidecar.errors import RpcError, StatusCode
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+_NEED_BODY = Step((messages.NEED_BODY,))
+_NO_FACTS: Mapping[str, MetadataValue] = {}
 
 
 class Observer(Protocol):
@@ -34,16 +37,19 @@ class Observer(Protocol):
 class _Stream:
     """One request's stream."""
 
-    __slots__ = ("_clock", "_exchange", "_observer", "_processor", "_seconds")
+    __slots__ = ("_clock", "_exchange", "_limits", "_observer", "_processor", "_seconds")
 
-    def __init__(self, processor: Processor, clock: Callable[[], float], observer: Observer) -> None:
+    def __init__(
+        self, processor: Processor, clock: Callable[[], float], observer: Observer, limits: Limits | None
+    ) -> None:
         self._processor = processor
         self._clock = clock
         self._observer = observer
+        self._limits = limits
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
-    def on_message(self, message: ProcessingRequest) -> Step:
+    def on_message(self, message: ProcessingRequest) -> Step | Awaitable[Step]:
         started = self._clock()
         self._observer.message()
         phase = message.WhichOneof("request")
@@ -53,25 +59,42 @@ class _Stream:
             outcome = self._processor.on_body(self._exchange, message.request_body.body)
         else:
             raise RpcError(StatusCode.FAILED_PRECONDITION, f"not asked for in this order: {phase}")
-        return self._answer(self._exchange, outcome, started)
-
-    def _answer(self, exchange: Exchange, outcome: Outcome, started: float) -> Step:
-        self._seconds += self._clock() - started
+        exchange = self._exchange
         if isinstance(outcome, NeedBody):
-            return Step((messages.NEED_BODY,))
-        if isinstance(outcome, Forward):
-            facts, name = outcome.metadata, "forward"
-        else:
-            facts, name = describe(exchange), str(outcome.status)
-        measured = {**facts, METADATA: {**facts[METADATA], "decision_us": round(self._seconds * 1e6)}}
-        self._observer.decided_request(name, self._seconds)
-        return Step((self._write(outcome, measured),), done=True)
+            self._seconds += self._clock() - started
+            return _NEED_BODY
+        if isinstance(outcome, Reply):
+            return self._reply(exchange, outcome, started)
+        if self._limits is None or exchange.key is None or not exchange.key.limited:
+            return self._forward(outcome, _NO_FACTS, started)
+        verdict = self._limits.ask(exchange)
+        if isinstance(verdict, Verdict):
+            return self._limited(exchange, outcome, verdict, started)
+        return self._later(exchange, outcome, verdict, started)
 
-    @staticmethod
-    def _write(outcome: Forward | Reply, facts: messages.Facts) -> ProcessingResponse:
-        if isinstance(outcome, Forward):
-            return messages.write_forward(outcome, facts)
-        return messages.write_reply(outcome, facts)
+    async def _later(self, exchange: Exchange, outcome: Forward, waiting: Awaitable[Verdict], started: float) -> Step:
+        return self._limited(exchange, outcome, await waiting, started)
+
+    def _limited(self, exchange: Exchange, outcome: Forward, verdict: Verdict, started: float) -> Step:
+        if verdict.reply is not None:
+            return self._reply(exchange, verdict.reply, started)
+        return self._forward(outcome, verdict.facts, started)
+
+    def _forward(self, outcome: Forward, limits: Mapping[str, MetadataValue], started: float) -> Step:
+        facts = self._measured(outcome.metadata, "forward", started)
+        if limits:
+            facts[LIMITS_METADATA] = limits
+        return Step((messages.write_forward(outcome, facts),), done=True)
+
+    def _reply(self, exchange: Exchange, reply: Reply, started: float) -> Step:
+        facts = self._measured(describe(exchange), str(reply.status), started)
+        return Step((messages.write_reply(reply, facts),), done=True)
+
+    def _measured(self, facts: messages.Facts, outcome: str, started: float) -> dict[str, Mapping[str, MetadataValue]]:
+        """The facts with our own time among them; the decision is done."""
+        self._seconds += self._clock() - started
+        self._observer.decided_request(outcome, self._seconds)
+        return {**facts, METADATA: {**facts[METADATA], "decision_us": round(self._seconds * 1e6)}}
 
     def on_end(self) -> Step:
         # Only an answer ends a call well: a clean end without one would let the request go on undecided.
@@ -81,13 +104,15 @@ class _Stream:
         self._exchange = None
 
 
-def external_processor(processor: Processor, clock: Callable[[], float], observer: Observer) -> Service:
-    """The service for `processor`. `clock` counts seconds and never goes back."""
-    return Service(
-        SERVICE,
-        (StreamMethod("Process", ProcessingRequest, lambda _context: _opened(processor, clock, observer, _context)),),
-    )
+def external_processor(
+    processor: Processor, clock: Callable[[], float], observer: Observer, limits: Limits | None = None
+) -> Service:
+    """The service for `processor`. `clock` counts seconds and never goes back.
 
+    `limits` are decided here too when they are given; else Envoy asks the rate-limit service.
+    """
 
-def _opened(processor: Processor, clock: Callable[[], float], observer: Observer, _context: CallContext) -> _Stream:
-    return _Stream(processor, clock, observer)
+    def opened(_context: CallContext) -> _Stream:
+        return _Stream(processor, clock, observer, limits)
+
+    return Service(SERVICE, (StreamMethod("Process", ProcessingRequest, opened),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,8 +27,9 @@ class AdminSources:
     """Where the answers come from."""
 
     dependencies: Callable[[], Awaitable[Mapping[str, Dependency]]]
-    metrics: Callable[[], bytes]
-    status: Callable[[], Mapping[str, Any]]
+    metrics: Callable[[], Awaitable[bytes]]
+    status: Callable[[], Awaitable[Mapping[str, Any]]]
+    report: Callable[[], Awaitable[bytes]] | None = None  # what a worker tells the process above it (`/report`)
 
 
 class AdminServer:
@@ -45,11 +47,12 @@ class AdminServer:
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/status", self._status)
+        if self._sources.report is not None:
+            application.router.add_get("/report", self._report)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
         await self._runner.setup()
-        host, port = split_address(self._address)
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await self._site(self._runner).start()
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(
@@ -62,6 +65,14 @@ class AdminServer:
                     )
                 ]
             ) from error
+
+    def _site(self, runner: web.AppRunner) -> web.BaseSite:
+        if self._address.startswith("unix://"):
+            path = Path(self._address.removeprefix("unix://"))
+            path.unlink(missing_ok=True)
+            return web.UnixSite(runner, str(path))
+        host, port = split_address(self._address)
+        return web.TCPSite(runner, host, port)
 
     async def stop(self) -> None:
         """Stop serving."""
@@ -79,11 +90,15 @@ class AdminServer:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(
-            body=self._sources.metrics(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=await self._sources.metrics(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return _json(self._sources.status())
+        return _json(await self._sources.status())
+
+    async def _report(self, _request: web.Request) -> web.Response:
+        assert self._sources.report is not None
+        return web.Response(body=await self._sources.report(), content_type="application/json")
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -11,14 +11,16 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import structlog
 
-from extproc.accesslog import access_log
+from extproc.accesslog import RequestRecord, Sink, access_log
+from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
 from extproc.processor import Processor
@@ -31,10 +33,11 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.reporting import Reporter
 from headgate.settings import Settings, load_settings, pinned
+from headgate.worker_reports import WorkerReport
 from ratelimit.limiter import Limiter
 from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
-from ratelimit.storage import open_store
+from ratelimit.storage import MEMORY, open_store
 from sidecar.errors import ConfigError, StoreError
 from sidecar.metrics import Metrics
 from sidecar.reload import Current, changes, fingerprint
@@ -76,40 +79,56 @@ class Sidecar:
         watch: bool = True,
         manages_envoy: bool = False,
         version: str = "",
+        worker: int | None = None,
     ) -> None:
         self._path = path
+        self._worker = worker
         self._layout = layout
         self._watch = watch
         self._started = time.monotonic()
         self._current = Current(build_snapshot(settings, version or fingerprint(path)))
         self._draining = False
         self._stopping = asyncio.Event()
-        self.metrics = Metrics()
+        number = worker or 0
+        self.metrics = Metrics(number)
         reporter = Reporter(
             self.metrics, log_requests=settings.log.requests, settings=lambda: self._current.get().settings
         )
+        in_process = settings.limits.enforce == "in_process"
+        self._store = open_store(settings.store) if in_process or only != "extproc" else None
+        limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
         if only != "ratelimit":
+            limits = self._limits(limiter) if in_process and limiter is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random)
             services = (
-                external_processor(processor, time.perf_counter, reporter),
-                access_log(reporter.finished),
+                external_processor(processor, time.perf_counter, reporter, limits),
+                access_log(reporter.finished if limits is None else _reported_and_settled(reporter, limits)),
             )
             self._servers["extproc"] = GrpcServer(
                 services,
-                listen=layout.extproc(settings),
+                listen=layout.extproc(settings, number),
                 max_message_bytes=settings.max_body + _BODY_HEADROOM,
                 engine=settings.engine,
             )
-        self._store = open_store(settings.store) if only != "extproc" else None
-        if self._store is not None:
-            limiter = Limiter(self._store, time.time, reporter)
-            service = rate_limit_service(limiter, lambda: self._current.get().rules, present)
-            listen = layout.ratelimit(settings)
+        # Of several workers the first owns the embedded store: counted in one place, limits are exact.
+        owns = number == 0 or settings.store != MEMORY
+        if limiter is not None and not in_process and owns:
+            service = rate_limit_service(limiter, lambda: self._current.get().rules, present, time.perf_counter)
+            listen = layout.ratelimit(settings, number)
             self._servers["ratelimit"] = GrpcServer([service], listen=listen, engine=settings.engine)
         self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
         self._admin = AdminServer(
-            settings.admin, AdminSources(self._dependencies, self.metrics.exposition, self._status)
+            settings.admin if worker is None else layout.worker_admin(worker),
+            AdminSources(self._dependencies, self._exposition, self._status, self._report),
+        )
+
+    def _limits(self, limiter: Limiter) -> Limits:
+        return Limits(
+            limiter,
+            lambda: self._current.get().rules,
+            present,
+            lambda: self._current.get().settings.limits.on_error == "allow",
         )
 
     async def run(self) -> None:
@@ -227,14 +246,21 @@ class Sidecar:
             async with asyncio.timeout(_PING_SECONDS):
                 await self._store.ping()
         except (StoreError, TimeoutError) as error:
-            policy = settings.rate_limits.on_error
+            policy = settings.limits.on_error
             return Dependency(
                 f"down ({error or 'timeout'}): requests are {'allowed' if policy == 'allow' else 'denied'}",
                 policy == "allow",
             )
         return Dependency("answers", ready=True)
 
-    def _status(self) -> Mapping[str, Any]:
+    async def _exposition(self) -> bytes:
+        return self.metrics.exposition()
+
+    async def _report(self) -> bytes:
+        report = WorkerReport(await self._dependencies(), self.metrics.snapshot(), await self._status())
+        return msgspec.json.encode(report)
+
+    async def _status(self) -> Mapping[str, Any]:
         snapshot = self._current.get()
         settings = snapshot.settings
         return {
@@ -258,6 +284,16 @@ class Sidecar:
             },
             "keys": [key.name for key in settings.keys],
         }
+
+
+def _reported_and_settled(reporter: Reporter, limits: Limits) -> Sink:
+    """What becomes of finished requests where ext_proc decides the limits."""
+
+    def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
+        reporter.finished(records)
+        return limits.settle(records)
+
+    return finished
 
 
 async def serve(sidecar: Sidecar) -> None:

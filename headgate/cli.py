@@ -28,6 +28,7 @@ from headgate.render.secrets import REDACTED, check_files, credentials, has_key
 from headgate.settings import Settings, load_settings
 from headgate.up.child import Child
 from headgate.up.supervisor import Configuration, Supervisor, check_free, read, remove_orphans
+from headgate.workers import Workers
 from sidecar import logs
 from sidecar.errors import ConfigError, HeadgateError, Problem
 from sidecar.reload import fingerprint
@@ -165,6 +166,7 @@ def serve(
     store: StoreOption = None,
     run_dir: RunDirOption = None,
     managed: Annotated[bool, typer.Option("--managed", hidden=True)] = False,
+    worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
     """Run the sidecar only: ext_proc, rate limit and admin, for an Envoy that somebody else runs."""
     _flags(admin=admin, store=store, run_dir=run_dir)
@@ -176,7 +178,14 @@ def serve(
         logs.configure(settings.log.level, settings.log.format)
         layout = _layout(settings)
         _private_folder(layout.folder)
-        uvloop.run(_serve(config, settings, layout, chosen, managed, version))
+        if chosen == "ratelimit" and settings.limits.enforce == "in_process":
+            what = "there is no rate-limit service with `limits.enforce: in_process`"
+            _fail(ConfigError([Problem("--only", "", what, "write extproc, or set `limits.enforce: envoy`")]))
+        if settings.workers > 1 and worker is None:
+            again = [sys.executable, "-m", "headgate", *sys.argv[1:]]
+            asyncio.run(Workers(settings, layout, lambda number: [*again, "--worker", str(number)]).run())
+        else:
+            uvloop.run(_serve(config, settings, layout, chosen, managed, version, worker))
     except HeadgateError as error:
         _fail(error)
 
@@ -197,9 +206,24 @@ def _settings_to_serve(config: Path, managed: bool) -> tuple[Settings, str]:
 
 
 async def _serve(
-    path: Path, settings: Settings, layout: Layout, only: Only | None, managed: bool, version: str
+    path: Path,
+    settings: Settings,
+    layout: Layout,
+    only: Only | None,
+    managed: bool,
+    version: str,
+    worker: int | None,
 ) -> None:
-    sidecar = Sidecar(path, settings, layout, only=only, watch=not managed, manages_envoy=managed, version=version)
+    sidecar = Sidecar(
+        path,
+        settings,
+        layout,
+        only=only,
+        watch=not managed,
+        manages_envoy=managed,
+        version=version,
+        worker=worker,
+    )
     await serve_sidecar(sidecar)
 
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.providers.openai import error_body
-from headgate.render.layout import RATELIMIT_DOMAIN
 from headgate.settings import Settings
 from ratelimit.limiter import Decision, Status
 from ratelimit.rules import Mode, Node, Rate, Rule, RuleSet
 from ratelimit.server import Presentation
-
-KEY = "key"
-LIMIT = "limit"
 
 
 def build_rules(settings: Settings) -> RuleSet:
     """One tree: key, then what is limited."""
     nodes = []
     for key in settings.keys:
-        limits = (("requests", key.limits.requests), ("tokens", key.limits.tokens))
+        limits = ((REQUESTS, key.limits.requests), (TOKENS, key.limits.tokens))
         children = tuple(_limit(what, rate) for what, rate in limits if rate is not None)
         if children:
             nodes.append(Node(KEY, key.name, children=children))
-    return RuleSet({RATELIMIT_DOMAIN: tuple(nodes)})
+    return RuleSet({DOMAIN: tuple(nodes)})
 
 
 def _limit(what: str, rate: Rate) -> Node:

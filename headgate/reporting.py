@@ -97,7 +97,7 @@ class Reporter:
         now = time.monotonic()
         if now - self._store_failed_at > _QUIET_SECONDS:
             self._store_failed_at = now
-            _log.error("store_failed", transient=transient, requests_are=self._settings().rate_limits.on_error)
+            _log.error("store_failed", transient=transient, requests_are=self._settings().limits.on_error)
 
     # access log
 
@@ -115,6 +115,9 @@ class Reporter:
                 # Names are configured and statuses are few, so this does not grow for ever.
                 series = self._series[labels] = _Series(self._metrics, model, provider, key, str(record.status))
             series.count(record)
+            overhead = record.overhead_seconds
+            if overhead is not None:
+                self._metrics.overhead_seconds.observe(overhead)
         if self._log_requests:
             write_events("request", [_line(record) for record in records])
 
@@ -138,7 +141,7 @@ def _line(record: RequestRecord) -> dict[str, Any]:
         "total_ms": _milliseconds(record.seconds),
         "upstream_ms": _milliseconds(record.upstream_seconds),
         "first_byte_ms": _milliseconds(record.first_byte_seconds),
-        "decision_ms": _milliseconds(record.decision_seconds),
+        "overhead_us": None if record.overhead_seconds is None else round(record.overhead_seconds * 1e6),
         "disconnected": record.disconnected or None,
         "flags": ",".join(record.flags) or None,
     }

@@ -17,7 +17,7 @@ from sidecar.configfile import ConfigFile
 from sidecar.settings import Complaint, Section, load
 
 # What a running process cannot change about itself.
-FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "log", "envoy")
+FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "workers", "limits.enforce", "log", "envoy")
 _LONGEST_RUN_DIR = 80  # a unix socket's path has at most 107 bytes
 DEFAULT_MAX_BODY = 20 * 1024 * 1024
 _SIZE = re.compile(r"([0-9]+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
@@ -41,6 +41,17 @@ def split_address(value: str) -> tuple[str, int]:
     if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ValueError(f"'{value}' is not an address | write host:port, for example 127.0.0.1:10000")
     return host, int(port)
+
+
+def nth_address(value: str, worker: int) -> str:
+    """The address of a worker from that of the first: the next ports, or sockets with a number in their names."""
+    if not worker:
+        return value
+    if value.startswith("unix://"):
+        stem, dot, suffix = value.rpartition(".sock")
+        return f"{stem}-{worker}{dot}" if dot and not suffix else f"{value}-{worker}"
+    host, _, port = value.rpartition(":")
+    return f"{host}:{int(port) + worker}"
 
 
 def _address(value: str) -> str:
@@ -109,9 +120,12 @@ class ServiceSettings(Section):
     ratelimit: ServiceAddress | None = None
 
 
-class FailureSettings(Section):
-    """What happens to a request when the rate-limit service or its store cannot decide in time."""
+class LimitsSettings(Section):
+    """Where limits are decided, and what happens to a request when that is not possible in time."""
 
+    enforce: Literal["envoy", "in_process"] = Field(
+        default="envoy", description="Envoy asks the rate-limit service, or ext_proc decides in its own call"
+    )
     on_error: Literal["allow", "deny"] = "allow"
     # Long enough for a burst to queue: what times out is decided by `on_error`, and `allow` would then admit more
     # than the limit. A dead service is noticed at once, a dead store after its own, shorter timeout.
@@ -142,12 +156,14 @@ class Settings(PolicySettings):
     store: Annotated[str, AfterValidator(_store)] = "memory://"
     tls: TlsSettings | None = None
     services: ServiceSettings = ServiceSettings()
-    rate_limits: FailureSettings = FailureSettings()
+    limits: LimitsSettings = LimitsSettings()
+    overhead_header: bool = Field(default=False, description="answers tell our own time: x-headgate-overhead-us")
     max_body: Annotated[int, BeforeValidator(_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
     request_timeout: float = Field(default=60.0, ge=0.1, le=86_400, description="seconds a request may take to arrive")
     decision_timeout: float = Field(default=2.0, ge=0.01, le=60, description="seconds Envoy waits for ext_proc")
     engine: Literal["grpcio", "native"] = Field(default="grpcio", description="what carries our gRPC services")
+    workers: int = Field(default=1, ge=1, le=128, description="processes that decide; Envoy splits its calls over them")
     log: LogSettings = LogSettings()
     envoy: EnvoySettings = EnvoySettings()
     run_dir: str = Field(default="", description="sockets and Envoy's files; empty: a private temporary folder")
@@ -157,17 +173,39 @@ class Settings(PolicySettings):
         yield from super().complaints()
         if len(self.run_dir) > _LONGEST_RUN_DIR:
             yield Complaint(("run_dir",), "too long for the path of a unix socket", "use a shorter one")
-        services = self.services
-        if services.extproc is not None and services.extproc == services.ratelimit:
-            yield Complaint(("services", "ratelimit"), "the same address as `extproc`", "give it one of its own")
+        yield from self._service_complaints()
         if self.listen == self.admin:
             yield Complaint(("admin",), f"the same address as `listen` ({self.listen})", "give it a port of its own")
+
+    def _service_complaints(self) -> Iterator[Complaint]:
+        addresses = (self.services.extproc, self.services.ratelimit)
+        extproc, ratelimit = ({nth_address(a, n) for n in range(self.workers)} if a else set() for a in addresses)
+        if extproc & ratelimit:
+            mend = "give it one of its own" + (" (worker N uses port + N)" if self.workers > 1 else "")
+            yield Complaint(("services", "ratelimit"), "the same address as `extproc`", mend)
+        for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
+            if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
+                yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")
+        if self.workers > 1 and self.store == "memory://" and self.limits.enforce == "in_process":
+            yield Complaint(
+                ("workers",),
+                "with `limits.enforce: in_process` each worker would count in an embedded store of its own",
+                "use one worker, a Redis store, or `limits.enforce: envoy` (one worker then owns the store)",
+            )
 
 
 def pinned(new: Settings, running: Settings) -> tuple[Settings, list[str]]:
     """`new` with what cannot change while running kept as it is, and the names of what would have changed."""
-    changed = [name for name in FIXED if getattr(new, name) != getattr(running, name)]
-    return new.model_copy(update={name: getattr(running, name) for name in changed}), changed
+    changed = []
+    for name in FIXED:
+        section, _, field = name.partition(".")
+        before, after = getattr(running, section), getattr(new, section)
+        if field:
+            before = after.model_copy(update={field: getattr(before, field)})
+        if after != before:
+            changed.append(name)
+            new = new.model_copy(update={section: before})
+    return new, changed
 
 
 def load_settings(

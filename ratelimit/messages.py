@@ -12,7 +12,9 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitRespon
 from ratelimit.errors import RequestError
 from ratelimit.limiter import Decision, LimitRequest, Status
 from ratelimit.rules import Descriptor, Rate, Rule, Unit
-from sidecar.protowire import Encoded, integer, number, piece, struct_text
+from sidecar.protowire import Encoded, integer, number, piece, struct_number, struct_text
+
+DECISION_FIELD = "decision_us"  # metadata: our own time for the decision
 
 _OK = RateLimitResponse.OK
 _OVER = RateLimitResponse.OVER_LIMIT
@@ -54,19 +56,26 @@ def _descriptor(message: ratelimit_pb2.RateLimitDescriptor) -> Descriptor:
     return Descriptor(entries, hits, Rate(message.limit.requests_per_unit, unit))
 
 
-def write_response(decision: Decision, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> Encoded:
+def write_response(
+    decision: Decision,
+    headers: Iterable[tuple[str, str]] = (),
+    body: bytes = b"",
+    microseconds: int | None = None,
+) -> Encoded:
     """The decision as a message. `body` is what Envoy answers the client with when it is over the limit.
 
     A reservation goes into the dynamic metadata as `<hits>@<unix seconds>`, under `reservation.<label>`:
-    Envoy hands it back in the entry that settles it.
+    Envoy hands it back in the entry that settles it. So does our own time, when `microseconds` tells it.
     """
     parts = [_OVERALL_OVER if decision.over else _OVERALL_OK]
     parts += [piece(_STATUSES, _status(status)) for status in decision.statuses]
     parts += [_header(name, value) for name, value in headers]
     if body:
         parts.append(piece(_RAW_BODY, body))
-    if decision.reservations:
-        fields = [struct_text(reservation_field(label), str(settlement)) for label, settlement in decision.reservations]
+    fields = [struct_text(reservation_field(label), str(settlement)) for label, settlement in decision.reservations]
+    if microseconds is not None:
+        fields.append(struct_number(DECISION_FIELD, microseconds))
+    if fields:
         parts.append(piece(_METADATA, b"".join(fields)))
     return Encoded(b"".join(parts))
 

@@ -20,29 +20,37 @@ __all__ = ["SERVICE", "Presentation", "Presenter", "plain", "rate_limit_service"
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 
 
-def rate_limit_service(limiter: Limiter, rules: Callable[[], RuleSet | None], presenter: Presenter = plain) -> Service:
-    """The service over `limiter`; `rules` gives the rule set of the moment, None while there is none."""
+def rate_limit_service(
+    limiter: Limiter,
+    rules: Callable[[], RuleSet | None],
+    presenter: Presenter = plain,
+    timer: Callable[[], float] | None = None,
+) -> Service:
+    """The service over `limiter`; `rules` gives the rule set of the moment, None while there is none.
+
+    With a `timer` (seconds, any origin) the reply's metadata say how long each decision took.
+    """
 
     def should_rate_limit(message: RateLimitRequest, _context: CallContext) -> Encoded | Awaitable[Encoded]:
+        started = timer() if timer is not None else 0.0
         try:
             decision = limiter.decide(rules(), read_request(message))
         except (RequestError, StoreError) as error:
             raise _rpc_error(error) from error
-        return _answer(decision, presenter) if isinstance(decision, Decision) else _later(decision, presenter)
+        return answer(decision, started) if isinstance(decision, Decision) else later(decision, started)
+
+    async def later(waiting: Awaitable[Decision], started: float) -> Encoded:
+        try:
+            return answer(await waiting, started)
+        except StoreError as error:
+            raise _rpc_error(error) from error
+
+    def answer(decision: Decision, started: float) -> Encoded:
+        shown = presenter(decision)
+        took = round((timer() - started) * 1e6) if timer is not None else None
+        return write_response(decision, shown.headers, shown.body, took)
 
     return Service(SERVICE, (UnaryMethod("ShouldRateLimit", RateLimitRequest, should_rate_limit),))
-
-
-async def _later(waiting: Awaitable[Decision], presenter: Presenter) -> Encoded:
-    try:
-        return _answer(await waiting, presenter)
-    except StoreError as error:
-        raise _rpc_error(error) from error
-
-
-def _answer(decision: Decision, presenter: Presenter) -> Encoded:
-    presentation = presenter(decision)
-    return write_response(decision, presentation.headers, presentation.body)
 
 
 def _rpc_error(error: RequestError | StoreError) -> RpcError:

@@ -115,14 +115,18 @@ class Metrics:
         self._worker_memory.set(_resident_bytes())
         return {family.name: family.rows() for family in self._families}
 
-    def exposition(self, others: Sequence[Snapshot] = ()) -> bytes:
-        """Everything in Prometheus' text format, the series of other workers added to ours.
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return self.merged_exposition([self.snapshot()])
 
-        Of a gauge the smallest value is shown: of several workers the one that is worst off. What is said of the
-        process and the platform is this worker's own.
+    def merged_exposition(self, snapshots: Sequence[Snapshot]) -> bytes:
+        """The series of several workers as one, in Prometheus' text format: added up.
+
+        Of a gauge the smallest value is shown: the worker that is worst off. What is said of the process and the
+        platform is of the process that is asked.
         """
         registry = CollectorRegistry()
-        registry.register(_Families(self._merged((self.snapshot(), *others))))
+        registry.register(_Families(self._merged(snapshots)))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         return generate_latest(registry)

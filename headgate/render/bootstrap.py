@@ -73,8 +73,8 @@ def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str]
     sources = {name: {"sds_config": discovery(str(layout.secret(route)))} for name, route in routes_of.items()}
     clusters = all_clusters(
         settings,
-        extproc=layout.extproc(settings),
-        ratelimit=layout.ratelimit(settings),
+        extproc=layout.extprocs(settings),
+        ratelimit=layout.ratelimits(settings),
         credential_sources=sources,
     )
     return _resources(version, _CLUSTER_TYPE, clusters)
@@ -107,8 +107,8 @@ def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, 
             ],
             "clusters": all_clusters(
                 settings,
-                extproc=layout.extproc(settings),
-                ratelimit=layout.ratelimit(settings),
+                extproc=layout.extprocs(settings),
+                ratelimit=layout.ratelimits(settings),
                 credential_sources={name: {} for name in credentials},
             ),
             "secrets": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -157,17 +158,17 @@ def system_ca() -> str:
     return next((path for path in candidates if path and Path(path).is_file()), certifi.where())
 
 
-def service(name: str, listen: str) -> Json:
-    """The cluster of one of our gRPC services."""
+def service(name: str, listens: Sequence[str]) -> Json:
+    """The cluster of one of our gRPC services: an endpoint per worker, in turn."""
+    numeric = all(one.startswith("unix://") or _is_address(one.rpartition(":")[0].strip("[]")) for one in listens)
     return {
         "name": name,
-        "type": "STATIC"
-        if listen.startswith("unix://") or _is_address(listen.rpartition(":")[0].strip("[]"))
-        else "STRICT_DNS",
+        "type": "STATIC" if numeric else "STRICT_DNS",
         "connect_timeout": "1s",
+        "lb_policy": "ROUND_ROBIN",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(listen)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(one)}} for one in listens]}],
         },
         "circuit_breakers": {"thresholds": [dict(_UNLIMITED)]},
         "typed_extension_protocol_options": {
@@ -180,12 +181,12 @@ def service(name: str, listen: str) -> Json:
 
 
 def all_clusters(
-    settings: Settings, *, extproc: str, ratelimit: str, credential_sources: dict[str, Json]
+    settings: Settings, *, extproc: Sequence[str], ratelimit: Sequence[str], credential_sources: dict[str, Json]
 ) -> list[Json]:
     """Every cluster, providers last."""
     return [
         service(EXTPROC_CLUSTER, extproc),
-        service(RATELIMIT_CLUSTER, ratelimit),
+        *([service(RATELIMIT_CLUSTER, ratelimit)] if settings.limits.enforce == "envoy" else []),
         *(
             provider(name, one, credential_source=credential_sources.get(name))
             for name, one in settings.providers.items()

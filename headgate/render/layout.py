@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from headgate.settings import Settings
+from headgate.settings import Settings, nth_address
+from ratelimit.storage import MEMORY
 
 EXTPROC_CLUSTER = "headgate_extproc"
 RATELIMIT_CLUSTER = "headgate_ratelimit"
 LISTENER = "gateway"
 ROUTES = "gateway"
 STAT_PREFIX = "gateway"
-RATELIMIT_DOMAIN = "headgate"
 ACCESS_LOG = "headgate"
 
 
@@ -65,8 +65,23 @@ class Layout:
     def envoy_admin(self) -> Path:
         return self.folder / "envoy-admin.sock"
 
-    def extproc(self, settings: Settings) -> str:
-        return settings.services.extproc or f"unix://{self.folder / 'extproc.sock'}"
+    def extproc(self, settings: Settings, worker: int = 0) -> str:
+        """Where a worker serves ext_proc and the access log."""
+        return nth_address(settings.services.extproc or f"unix://{self.folder / 'extproc.sock'}", worker)
 
-    def ratelimit(self, settings: Settings) -> str:
-        return settings.services.ratelimit or f"unix://{self.folder / 'ratelimit.sock'}"
+    def ratelimit(self, settings: Settings, worker: int = 0) -> str:
+        """Where a worker serves the rate-limit service."""
+        return nth_address(settings.services.ratelimit or f"unix://{self.folder / 'ratelimit.sock'}", worker)
+
+    def extprocs(self, settings: Settings) -> list[str]:
+        """An endpoint per worker: Envoy splits its calls evenly over them."""
+        return [self.extproc(settings, worker) for worker in range(settings.workers)]
+
+    def ratelimits(self, settings: Settings) -> list[str]:
+        """An endpoint per worker, or the first worker's alone: it owns the embedded store, so limits stay exact."""
+        owners = 1 if settings.store == MEMORY else settings.workers
+        return [self.ratelimit(settings, worker) for worker in range(owners)]
+
+    def worker_admin(self, worker: int) -> str:
+        """Where a worker tells the process above it how it is."""
+        return f"unix://{self.folder / f'admin-{worker}.sock'}"

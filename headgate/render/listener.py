@@ -2,7 +2,7 @@
 
 early_header_mutation   nothing internal comes in from outside
 ext_proc                who, what, where to: one decision in Python
-ratelimit               may this key, now
+ratelimit               may this key, now (`limits.enforce: in_process`: ext_proc has decided this too)
 lua (meter)             the usage of the answer, on its way back
 router                  to the provider
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from importlib import resources
 
-from extproc.processor import METADATA, USAGE_METADATA
+from extproc.accesslog import RATELIMIT_METADATA
+from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
+from extproc.processor import LIMITS_METADATA, METADATA, USAGE_METADATA
 from headgate.render.layout import (
     ACCESS_LOG,
     EXTPROC_CLUSTER,
     LISTENER,
     RATELIMIT_CLUSTER,
-    RATELIMIT_DOMAIN,
     STAT_PREFIX,
 )
 from headgate.render.local_replies import local_replies
@@ -27,7 +28,6 @@ from ratelimit.messages import reservation_field
 from ratelimit.rules import SETTLE
 
 _BUFFER_HEADROOM = 1 << 20
-RATELIMIT_METADATA = "envoy.filters.http.ratelimit"
 
 
 def listener(settings: Settings, *, route_source: Json, certificate_source: Json | None) -> Json:
@@ -88,8 +88,8 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
                 max_request_bytes=str(settings.max_body),
             ),
             _ext_proc(settings),
-            _rate_limit(settings),
-            _meter(),
+            *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
+            _meter(settings),
             typed(
                 "envoy.filters.http.router",
                 "envoy.extensions.filters.http.router.v3.Router",
@@ -118,11 +118,7 @@ def _ext_proc(settings: Settings) -> Json:
         "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={
             "envoy_grpc": {"cluster_name": EXTPROC_CLUSTER},
-            "retry_policy": {
-                "num_retries": 3,
-                "retry_on": "connect-failure,refused-stream,unavailable,cancelled,reset",
-                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
-            },
+            "retry_policy": _retries("connect-failure,refused-stream,unavailable,cancelled,reset"),
         },
         failure_mode_allow=False,
         status_on_error={"code": "ServiceUnavailable"},
@@ -138,25 +134,44 @@ def _ext_proc(settings: Settings) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
-        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA]}},
+        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, LIMITS_METADATA]}},
     )
 
 
+def _retries(when: str) -> Json:
+    """A worker that dies is not asked again: the next one is."""
+    previous_hosts = typed(
+        "envoy.retry_host_predicates.previous_hosts",
+        "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    )
+    return {
+        "num_retries": 3,
+        "retry_on": when,
+        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+        "retry_host_predicate": [previous_hosts],
+        "host_selection_retry_max_attempts": 3,
+    }
+
+
 def _rate_limit(settings: Settings) -> Json:
-    key = _from_metadata("key", METADATA, "limited_key")
-    tokens = {"generic_key": {"descriptor_key": "limit", "descriptor_value": "tokens"}}
-    requests = {"generic_key": {"descriptor_key": "limit", "descriptor_value": "requests"}}
+    key = _from_metadata(KEY, METADATA, "limited_key")
+    tokens = {"generic_key": {"descriptor_key": LIMIT, "descriptor_value": TOKENS}}
+    requests = {"generic_key": {"descriptor_key": LIMIT, "descriptor_value": REQUESTS}}
     return typed(
         "envoy.filters.http.ratelimit",
         "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
-        domain=RATELIMIT_DOMAIN,
-        timeout=seconds(settings.rate_limits.timeout),
-        failure_mode_deny=settings.rate_limits.on_error == "deny",
+        domain=DOMAIN,
+        timeout=seconds(settings.limits.timeout),
+        failure_mode_deny=settings.limits.on_error == "deny",
         status_on_error={"code": "ServiceUnavailable"},
         disable_x_envoy_ratelimited_header=True,
         rate_limit_service={
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": RATELIMIT_CLUSTER}},
+            "grpc_service": {
+                "envoy_grpc": {"cluster_name": RATELIMIT_CLUSTER},
+                # Only what has not been decided yet is asked again: nothing counts twice.
+                "retry_policy": _retries("connect-failure,refused-stream"),
+            },
         },
         # hits_addend is honoured only here, in the filter's own list. A key without limits has no
         # `limited_key`, gives no descriptor, and so costs no call.
@@ -164,7 +179,7 @@ def _rate_limit(settings: Settings) -> Json:
             {"actions": [key, requests]},
             {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
             {
-                "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field("tokens"))],
+                "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field(TOKENS))],
                 "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
                 "apply_on_stream_done": True,
             },
@@ -182,8 +197,10 @@ def _from_metadata(descriptor_key: str, namespace: str, field: str) -> Json:
     }
 
 
-def _meter() -> Json:
+def _meter(settings: Settings) -> Json:
     source = resources.files("headgate.render").joinpath("meter.lua").read_text(encoding="utf-8")
+    if settings.overhead_header:
+        source = source.replace("local OVERHEAD = false", "local OVERHEAD = true")
     return typed(
         "envoy.filters.http.lua",
         "envoy.extensions.filters.http.lua.v3.Lua",

@@ -15,6 +15,7 @@ local KEEP = 8             -- bytes carried over: a `"usage"` cut in two
 local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
 local MAX_LINE = 65536     -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
+local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
 
 -- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
 local function object_end(s, from)
@@ -168,8 +169,17 @@ local function strip(handle)
   end
 end
 
+-- Our own time for this request, in microseconds: what ext_proc and the rate-limit service say they took.
+local function tell_overhead(handle, metadata)
+  local decision = metadata:get("headgate") or {}
+  local limit = metadata:get("envoy.filters.http.ratelimit") or {}
+  local sum = (decision.decision_us or 0) + (limit.decision_us or 0)
+  handle:headers():replace("x-headgate-overhead-us", string.format("%d", sum))
+end
+
 function envoy_on_response(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
+  if OVERHEAD then tell_overhead(handle, metadata) end
   local usage = metadata:get("headgate.usage")
   if not usage then return end
   local headers = handle:headers()

@@ -71,7 +71,7 @@ def envoy_binary() -> Path:
 
 def _linger(settings: Settings) -> float:
     """Seconds from the start of a request to the moment when Envoy has routed it, at most."""
-    return settings.request_timeout + settings.decision_timeout + settings.rate_limits.timeout
+    return settings.request_timeout + settings.decision_timeout + settings.limits.timeout
 
 
 def check_free(name: str, address: str) -> None:

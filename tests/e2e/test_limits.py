@@ -15,12 +15,16 @@ from tests.gateway import Answer, Gateway, chat, key_entry, post
 from tests.provider_thread import ProviderThread
 from tests.redis_server import RedisServer
 
+PLACES = [(store, enforce) for store in ("memory", "redis") for enforce in ("envoy", "in_process")]
 
-@pytest.fixture(scope="module", params=["memory", "redis"])
+
+@pytest.fixture(scope="module", params=PLACES, ids="-".join)
 def gateway(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Gateway]:
+    store, enforce = request.param
     with ProviderThread() as provider:
         config = {
-            "store": "memory://" if request.param == "memory" else redis_server.url,
+            "store": "memory://" if store == "memory" else f"{redis_server.url}?db={PLACES.index(request.param)}",
+            "limits": {"enforce": enforce},
             "providers": {
                 "fake": {"dialect": "openai", "base_url": provider.base_url},
                 "down": {"dialect": "openai", "base_url": "http://127.0.0.1:9/v1"},
@@ -127,11 +131,25 @@ def test_refused_for_tokens_does_not_cost_a_request(gateway: Gateway) -> None:
 
 
 def test_a_key_without_limits_asks_nobody(gateway: Gateway) -> None:
-    before = gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total")
+    before = gateway.metric("headgate_ratelimit_decisions_total")
     answer = ask(gateway, "free")
     assert answer.status == 200
     assert answer.header("x-ratelimit-limit-requests") is None
-    assert gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total") == before
+    assert gateway.metric("headgate_ratelimit_decisions_total") == before
+
+
+def test_a_request_asks_only_where_it_must(gateway: Gateway) -> None:
+    """Three calls where Envoy asks the rate-limit service, one where ext_proc decides."""
+    in_process = gateway.config["limits"]["enforce"] == "in_process"
+    messages = gateway.metric("headgate_extproc_messages_total")
+    calls = 0 if in_process else gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total")
+    assert ask(gateway, "both", max_tokens=10).status == 200
+    assert gateway.metric("headgate_extproc_messages_total") == messages + 2
+    if in_process:
+        with pytest.raises(LookupError):
+            gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total")
+    else:
+        gateway.wait_for(lambda: gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total") == calls + 2)
 
 
 def test_the_sdk_sees_a_rate_limit_error(gateway: Gateway) -> None:
@@ -143,15 +161,16 @@ def test_the_sdk_sees_a_rate_limit_error(gateway: Gateway) -> None:
     assert caught.value.response.headers["retry-after"]
 
 
+@pytest.mark.parametrize("enforce", ["envoy", "in_process"])
 @pytest.mark.parametrize(("on_error", "status"), [("allow", 200), ("deny", 503)])
-def test_a_store_that_dies_follows_the_policy(own_redis: RedisServer, on_error: str, status: int) -> None:
+def test_a_store_that_dies_follows_the_policy(own_redis: RedisServer, on_error: str, status: int, enforce: str) -> None:
     with ProviderThread() as provider:
         config = {
             "store": own_redis.url,
             "providers": {"fake": {"dialect": "openai", "base_url": provider.base_url}},
             "models": {"gpt-4o": {"provider": "fake"}},
             "keys": [key_entry("team-a", limits={"requests": "5/year"})],
-            "rate_limits": {"on_error": on_error},
+            "limits": {"on_error": on_error, "enforce": enforce},
         }
         with Gateway(config) as gateway:
             assert post(gateway.listen, chat()).status == 200

@@ -145,3 +145,27 @@ def test_the_services_over_tcp(provider: ProviderThread) -> None:
         answer = post(gateway.listen, chat())
         assert answer.status == 200
         assert answer.header("x-ratelimit-limit-requests") == "1000"
+
+
+@pytest.mark.parametrize("enforce", ["envoy", "in_process"])
+def test_answers_tell_our_own_time_when_asked_to(enforce: str) -> None:
+    with ProviderThread() as provider:
+        config = {
+            "overhead_header": True,
+            "limits": {"enforce": enforce},
+            "providers": {"fake": {"dialect": "openai", "base_url": provider.base_url}},
+            "models": {"gpt-4o": {"provider": "fake"}},
+            "keys": [key_entry("team-a", limits={"requests": "1/year"})],
+        }
+        with Gateway(config) as gateway:
+            answers = [
+                post(gateway.listen, chat()),
+                post(gateway.listen, chat()),
+                post(gateway.listen, chat(), key="no"),
+            ]
+            assert [answer.status for answer in answers] == [200, 429, 401]
+            for answer in answers:
+                assert 1 <= int(answer.header("x-headgate-overhead-us") or 0) < 100_000
+            gateway.wait_for(lambda: gateway.metric("headgate_overhead_seconds_count") == 3)
+            logged = [line["overhead_us"] for line in gateway.log_lines("request")]
+            assert [int(answer.header("x-headgate-overhead-us") or 0) for answer in answers] == logged

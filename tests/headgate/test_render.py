@@ -57,7 +57,7 @@ def static(**changes: Any) -> Json:
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "tcp": {"services": {"extproc": "127.0.0.1:9001", "ratelimit": "ratelimit.svc:9002"}},
-    "deny": {"rate_limits": {"on_error": "deny", "timeout": 0.05}},
+    "deny": {"limits": {"on_error": "deny", "timeout": 0.05}},
     "small": {"max_body": "1MB", "listen": "0.0.0.0:8443"},
     "six": {"listen": "[::]:10000"},
     "empty": {"providers": {}, "models": {}, "keys": []},

@@ -52,7 +52,7 @@ def test_workers_are_added_and_gauges_show_the_worst() -> None:
     second.decisions.labels("429").inc()
     first.reload_healthy.set(1)
     second.reload_healthy.set(0)
-    found = samples(first.exposition([second.snapshot()]))
+    found = samples(first.merged_exposition([first.snapshot(), second.snapshot()]))
     assert found["headgate_decisions_total", frozenset({("outcome", "forward")})] == 12
     assert found["headgate_decisions_total", frozenset({("outcome", "429")})] == 1
     assert found["headgate_config_last_reload_successful", frozenset()] == 0

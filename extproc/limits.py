@@ -1,0 +1,122 @@
+"""Limits decided inside ext_proc (`limits.enforce: in_process`), by the rate-limit service's limiter used as a library.
+
+One gRPC call per request instead of three: a request is asked about before it is forwarded, and settled when Envoy's
+access log says what it used. The descriptors are those that Envoy's ratelimit filter would send, so both topologies
+count in the same counters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from extproc.accesslog import RequestRecord
+from extproc.context import Exchange, MetadataValue, Reply
+from extproc.providers import openai
+from ratelimit.limiter import Decision, Limiter, LimitRequest
+from ratelimit.presenter import Presenter
+from ratelimit.rules import SETTLE, Descriptor, RuleSet
+from sidecar.errors import StoreError
+
+DOMAIN = "headgate"
+KEY, LIMIT = "key", "limit"  # the entries of a descriptor
+REQUESTS, TOKENS = "requests", "tokens"  # what is limited
+
+RESERVATION = "reservation"
+_JSON = ("content-type", "application/json")
+
+
+class Verdict(NamedTuple):
+    """What the limits say: a reply that refuses, or facts for Envoy (headers of the answer, the reservation)."""
+
+    reply: Reply | None
+    facts: Mapping[str, MetadataValue]
+
+
+@lru_cache(maxsize=65_536)
+def _entries(key: str, limit: str) -> tuple[tuple[str, str], ...]:
+    return ((KEY, key), (LIMIT, limit))
+
+
+class Limits:
+    """Asks `limiter` about requests and settles them.
+
+    `present` says what a client sees of a decision. `admits_on_error` is asked when the store fails: nothing else here
+    decides between open and closed.
+    """
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        rules: Callable[[], RuleSet],
+        present: Presenter,
+        admits_on_error: Callable[[], bool],
+    ) -> None:
+        self._limiter = limiter
+        self._rules = rules
+        self._present = present
+        self._admits_on_error = admits_on_error
+
+    def ask(self, exchange: Exchange) -> Verdict | Awaitable[Verdict]:
+        """May this request go on? At once when the store answers at once."""
+        assert exchange.key is not None
+        name = exchange.key.name
+        descriptors = (
+            Descriptor(_entries(name, REQUESTS), 1),
+            Descriptor(_entries(name, TOKENS), exchange.estimate),
+        )
+        try:
+            decision = self._limiter.decide(self._rules(), LimitRequest(DOMAIN, descriptors))
+        except StoreError:
+            return self._undecided()
+        return self._verdict(decision) if isinstance(decision, Decision) else self._later(decision)
+
+    async def _later(self, waiting: Awaitable[Decision]) -> Verdict:
+        try:
+            return self._verdict(await waiting)
+        except StoreError:
+            return self._undecided()
+
+    def _undecided(self) -> Verdict:
+        if self._admits_on_error():
+            return Verdict(None, {})
+        body = openai.error_body(
+            "The gateway cannot decide right now: try again.", kind="gateway_error", code="gateway_unavailable"
+        )
+        return Verdict(Reply(503, body, (_JSON,)), {})
+
+    def _verdict(self, decision: Decision) -> Verdict:
+        shown = self._present(decision)
+        if decision.over:
+            return Verdict(Reply(429, shown.body, (_JSON, *shown.headers)), {})
+        facts: dict[str, MetadataValue] = dict(shown.headers)
+        for label, settlement in decision.reservations:
+            if label == TOKENS:
+                facts[RESERVATION] = str(settlement)
+        return Verdict(None, facts)
+
+    def settle(self, records: Iterable[RequestRecord]) -> Awaitable[None] | None:
+        """Replace what finished requests had reserved by what they used.
+
+        What cannot be settled, because the store fails, stays charged as reserved.
+        """
+        rules = self._rules()
+        waiting: list[Awaitable[Decision]] = []
+        for record in records:
+            if not record.reservation:
+                continue
+            entries = (*_entries(record.key, TOKENS), (SETTLE, record.reservation))
+            request = LimitRequest(DOMAIN, (Descriptor(entries, record.charged or 0),))
+            try:
+                decision = self._limiter.decide(rules, request)
+            except StoreError:
+                continue
+            if not isinstance(decision, Decision):
+                waiting.append(decision)
+        return _all(waiting) if waiting else None
+
+
+async def _all(waiting: Sequence[Awaitable[Decision]]) -> None:
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,77 @@
+"""What several workers say of themselves, as one: their readiness, their metrics, their status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from headgate.admin import Dependency
+from sidecar.metrics import Metrics
+from sidecar.series import Row
+
+_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+_FAILURES = (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError)
+
+
+class WorkerReport(msgspec.Struct):
+    """One worker's answer to `/report`."""
+
+    dependencies: Mapping[str, Dependency]
+    metrics: Mapping[str, Sequence[Row]]
+    status: Mapping[str, Any]
+
+
+class WorkerReports:
+    """Asks every worker at its admin socket. One that does not answer is missed: readiness says so."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._sockets = [address.removeprefix("unix://") for address in addresses]
+
+    async def _ask(self, socket: str) -> WorkerReport | None:
+        try:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=socket), timeout=_TIMEOUT) as session,
+                session.get("http://worker/report") as response,
+            ):
+                return msgspec.json.decode(await response.read(), type=WorkerReport)
+        except _FAILURES:
+            return None
+
+    async def _all(self) -> list[WorkerReport | None]:
+        return list(await asyncio.gather(*(self._ask(socket) for socket in self._sockets)))
+
+    async def answering(self) -> int:
+        """How many workers answer."""
+        return sum(report is not None for report in await self._all())
+
+    async def dependencies(self) -> Mapping[str, Dependency]:
+        """Every dependency once where the workers agree, else once per worker that differs."""
+        merged: dict[str, Dependency] = {}
+        for number, report in enumerate(await self._all()):
+            if report is None:
+                merged[f"worker {number}"] = Dependency("does not answer", ready=False)
+                continue
+            for name, state in report.dependencies.items():
+                if merged.setdefault(name, state) != state:
+                    merged[f"{name} (worker {number})"] = state
+        return merged
+
+    async def metrics(self) -> bytes:
+        """All workers' series, added up."""
+        found = [report.metrics for report in await self._all() if report is not None]
+        return Metrics().merged_exposition(found)
+
+    async def status(self) -> Mapping[str, Any]:
+        """The first worker's status; the hash of the configuration only when all of them run it."""
+        reports = await self._all()
+        known = [report.status for report in reports if report is not None]
+        if not known:
+            return {"workers": [None for _ in reports]}
+        hashes = {one["config"]["hash"] for one in known}
+        agreed = known[0]["config"]["hash"] if len(hashes) == 1 and len(known) == len(reports) else ""
+        workers = [None if one is None else {"config": one.status["config"]["hash"]} for one in reports]
+        return {**known[0], "config": {**known[0]["config"], "hash": agreed}, "workers": workers}
