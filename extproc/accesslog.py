@@ -6,15 +6,16 @@ Entries come in batches, off the path of any request.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from envoy.config.core.v3.base_pb2 import RequestMethod
-from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 
-from extproc.processor import LIMITS_METADATA, METADATA, USAGE_METADATA
+from extproc.processor import METADATA, USAGE_METADATA
+from extproc.providers.openai import OPERATIONS
 from ratelimit.messages import DECISION_FIELD
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 
@@ -22,6 +23,7 @@ SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 RATELIMIT_METADATA = "envoy.filters.http.ratelimit"  # where Envoy keeps what the rate-limit service said
 
 
+_NOTHING: Mapping[str, Value] = {}
 _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.values_by_name.items()}
 
 
@@ -55,7 +57,7 @@ class RequestRecord(NamedTuple):
     attempts: int
     flags: tuple[str, ...]
     reservation: str = ""
-    charged: int | None = None
+    charged: int = 0
 
     @property
     def overhead_seconds(self) -> float | None:
@@ -67,60 +69,62 @@ class RequestRecord(NamedTuple):
 
 def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     """The record of one log entry."""
-    common = entry.common_properties
+    common, request = entry.common_properties, entry.request
     metadata = common.metadata.filter_metadata
-    facts = metadata[METADATA].fields if METADATA in metadata else {}
-    usage = metadata[USAGE_METADATA].fields if USAGE_METADATA in metadata else {}
-    detail = usage["detail"].struct_value.fields if "detail" in usage else {}
+    facts = metadata[METADATA].fields if METADATA in metadata else _NOTHING
+    usage = metadata[USAGE_METADATA].fields if USAGE_METADATA in metadata else _NOTHING
+    service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else _NOTHING
+    tokens = usage["tokens"].struct_value.fields if "tokens" in usage else _NOTHING
+    path = (request.original_path or request.path).partition("?")[0]
+    operation = OPERATIONS.get(path)
+    estimate = _whole(facts, "estimate")
+    total = _whole(tokens, "total")
+    sent, last = _seconds(common.time_to_first_upstream_tx_byte), _seconds(common.time_to_last_upstream_rx_byte)
+    decision, limit = _number(facts, "decision_us"), _number(service, DECISION_FIELD)
+    disconnected, flags = _flags(common) if common.HasField("response_flags") else (False, ())
+    model = _text(facts, "model")
+    return RequestRecord(
+        request_id=request.request_id,
+        method=_METHODS.get(request.request_method, ""),
+        path=path,
+        status=entry.response.response_code.value,
+        key=_text(facts, "key"),
+        model=model,
+        provider=_text(facts, "provider"),
+        target_model=_text(facts, "target_model") or model,
+        operation=operation.name if operation is not None else "",
+        seconds=_seconds(common.duration) or _seconds(common.time_to_last_downstream_tx_byte) or 0.0,
+        upstream_seconds=last - sent if last is not None and sent is not None else None,
+        first_byte_seconds=_seconds(common.time_to_first_upstream_rx_byte),
+        decision_seconds=decision / 1e6 if decision is not None else None,
+        limit_seconds=limit / 1e6 if limit is not None else None,
+        estimate=estimate,
+        total_tokens=total if "prompt" in tokens or "completion" in tokens else None,
+        prompt_tokens=_whole(tokens, "prompt"),
+        completion_tokens=_whole(tokens, "completion"),
+        cached_tokens=_whole(tokens, "cached"),
+        disconnected=disconnected,
+        attempts=common.upstream_request_attempt_count,
+        flags=flags,
+        reservation=_text(facts, "reservation"),
+        charged=total if total is not None else estimate or 0,
+    )
+
+
+def _flags(common: AccessLogCommon) -> tuple[bool, tuple[str, ...]]:
+    """Whether the client left, and the names of all of Envoy's flags."""
     flags = tuple(
         field.name
         for field, value in common.response_flags.ListFields()
         if field.name != "unauthorized_details" and value
     )
-    first = _seconds(common, "time_to_first_upstream_rx_byte")
-    sent = _seconds(common, "time_to_first_upstream_tx_byte")
-    last = _seconds(common, "time_to_last_upstream_rx_byte")
-    reported = "prompt" in detail or "completion" in detail
-    decision = _number(facts, "decision_us")
-    limits = metadata[LIMITS_METADATA].fields if LIMITS_METADATA in metadata else {}
-    service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else {}
-    limit = _number(service, DECISION_FIELD)
-    return RequestRecord(
-        request_id=entry.request.request_id,
-        method=_METHODS.get(entry.request.request_method, ""),
-        path=(entry.request.original_path or entry.request.path).partition("?")[0],
-        status=entry.response.response_code.value,
-        key=_text(facts, "key"),
-        model=_text(facts, "model"),
-        provider=_text(facts, "provider"),
-        target_model=_text(facts, "target_model"),
-        operation=_text(facts, "operation"),
-        seconds=_duration(common.duration)
-        if common.HasField("duration")
-        else (_seconds(common, "time_to_last_downstream_tx_byte") or 0.0),
-        upstream_seconds=last - sent if last is not None and sent is not None else None,
-        first_byte_seconds=first,
-        decision_seconds=decision / 1e6 if decision is not None else None,
-        limit_seconds=limit / 1e6 if limit is not None else None,
-        estimate=_whole(facts, "estimate"),
-        total_tokens=_whole(usage, "total") if reported else None,
-        prompt_tokens=_whole(detail, "prompt"),
-        completion_tokens=_whole(detail, "completion"),
-        cached_tokens=_whole(detail, "cached"),
-        disconnected=common.response_flags.downstream_connection_termination,
-        attempts=common.upstream_request_attempt_count,
-        flags=flags,
-        reservation=_text(limits, "reservation"),
-        charged=_whole(usage, "total"),
-    )
+    return common.response_flags.downstream_connection_termination, flags
 
 
-def _duration(value: Duration) -> float:
-    return float(value.seconds + value.nanos / 1e9)
-
-
-def _seconds(common: Any, field: str) -> float | None:
-    return _duration(getattr(common, field)) if common.HasField(field) else None
+def _seconds(value: Duration) -> float | None:
+    """A duration; None when Envoy has not set it."""
+    seconds = float(value.seconds + value.nanos / 1e9)
+    return seconds or None
 
 
 def _number(fields: Mapping[str, Value], name: str) -> float | None:

@@ -9,7 +9,8 @@ from typing import TypeAlias
 from extproc.policy import Key, Model, Policy, Target
 from extproc.providers.openai import Body, Operation
 
-MetadataValue: TypeAlias = str | float | bool
+MetadataValue: TypeAlias = "str | float | bool | Mapping[str, float]"
+Facts: TypeAlias = Mapping[str, Mapping[str, MetadataValue]]  # what Envoy learns, by metadata namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Forward:
     set_headers: tuple[tuple[str, str], ...]
     remove_headers: tuple[str, ...]
     body: bytes | None
-    metadata: Mapping[str, Mapping[str, MetadataValue]]
+    metadata: Facts
 
 
 Outcome: TypeAlias = Reply | NeedBody | Forward

@@ -24,12 +24,13 @@ DOMAIN = "headgate"
 KEY, LIMIT = "key", "limit"  # the entries of a descriptor
 REQUESTS, TOKENS = "requests", "tokens"  # what is limited
 
-RESERVATION = "reservation"
+RESERVATION = "reservation"  # metadata: what is to be settled
+SHOWN = "limits"  # metadata: `requests 60 59 12s,tokens …`, for the headers of the answer
 _JSON = ("content-type", "application/json")
 
 
 class Verdict(NamedTuple):
-    """What the limits say: a reply that refuses, or facts for Envoy (headers of the answer, the reservation)."""
+    """What the limits say: a reply that refuses, or facts for Envoy (for the answer's headers, and to settle later)."""
 
     reply: Reply | None
     facts: Mapping[str, MetadataValue]
@@ -43,7 +44,7 @@ def _entries(key: str, limit: str) -> tuple[tuple[str, str], ...]:
 class Limits:
     """Asks `limiter` about requests and settles them.
 
-    `present` says what a client sees of a decision. `admits_on_error` is asked when the store fails: nothing else here
+    `present` says what a client sees of a refusal. `admits_on_error` is asked when the store fails: nothing else here
     decides between open and closed.
     """
 
@@ -88,10 +89,17 @@ class Limits:
         return Verdict(Reply(503, body, (_JSON,)), {})
 
     def _verdict(self, decision: Decision) -> Verdict:
-        shown = self._present(decision)
         if decision.over:
+            shown = self._present(decision)
             return Verdict(Reply(429, shown.body, (_JSON, *shown.headers)), {})
-        facts: dict[str, MetadataValue] = dict(shown.headers)
+        limited = [
+            f"{status.rule.label} {status.rule.rate.amount} {status.remaining} {status.reset_seconds}s"
+            for status in decision.statuses
+            if status.rule is not None
+        ]
+        facts: dict[str, MetadataValue] = {}
+        if limited:
+            facts[SHOWN] = ",".join(limited)
         for label, settlement in decision.reservations:
             if label == TOKENS:
                 facts[RESERVATION] = str(settlement)
@@ -108,7 +116,7 @@ class Limits:
             if not record.reservation:
                 continue
             entries = (*_entries(record.key, TOKENS), (SETTLE, record.reservation))
-            request = LimitRequest(DOMAIN, (Descriptor(entries, record.charged or 0),))
+            request = LimitRequest(DOMAIN, (Descriptor(entries, record.charged),))
             try:
                 decision = self._limiter.decide(rules, request)
             except StoreError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TypeAlias
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
@@ -23,10 +22,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
-from extproc.context import Forward, MetadataValue, Reply, RequestHeaders
+from extproc.context import Facts, Forward, MetadataValue, Reply, RequestHeaders
 from sidecar.protowire import Encoded, number, piece, struct_number, struct_of, struct_text, struct_true
-
-Facts: TypeAlias = Mapping[str, Mapping[str, MetadataValue]]
 
 _REQUEST_BODY = number(ProcessingResponse, "request_body")
 _METADATA = number(ProcessingResponse, "dynamic_metadata")
@@ -77,6 +74,7 @@ def _removals(names: tuple[str, ...]) -> bytes:
     return bytes(HeaderMutation(remove_headers=names).SerializeToString())
 
 
+@lru_cache(maxsize=1024)
 def _mutation(set_headers: tuple[tuple[str, str], ...], remove: tuple[str, ...] = ()) -> bytes:
     """A HeaderMutation."""
     return b"".join([piece(_SET_HEADERS, _option(name, value)) for name, value in set_headers]) + _removals(remove)
@@ -110,6 +108,8 @@ def _fields(values: Mapping[str, MetadataValue]) -> bytes:
             parts.append(struct_text(name, value))
         elif value is True:
             parts.append(struct_true(name))
+        elif isinstance(value, Mapping):
+            parts.append(struct_of(name, _fields(value)))
         elif value is not False:
             parts.append(struct_number(name, value))
     return b"".join(parts)

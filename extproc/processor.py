@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from extproc.context import Exchange, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
+from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
 from extproc.errors import Rejected
 from extproc.filters import ON_HEADERS, Filter, on_body
 from extproc.policy import Policy
@@ -13,7 +13,6 @@ from extproc.providers import openai
 ROUTE_HEADER = "x-headgate-route"
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
-LIMITS_METADATA = "headgate.limits"
 _JSON = (("content-type", "application/json"),)
 _FORWARD_REMOVES = ("authorization",)
 
@@ -60,26 +59,32 @@ def _forward(exchange: Exchange) -> Forward:
     return Forward(tuple(headers), _FORWARD_REMOVES, exchange.rewritten, describe(exchange))
 
 
-def describe(exchange: Exchange) -> Mapping[str, Mapping[str, MetadataValue]]:
+def describe(exchange: Exchange) -> Facts:
     """What Envoy's later filters and its access log learn about the request, by metadata namespace.
 
-    `headgate.usage` is seeded with the estimate, so that a stream that ends without a usage is charged it.
+    Every fact costs Envoy, the access log and us a little, so what follows from others is left out.
     """
     facts: dict[str, MetadataValue] = {}
-    if exchange.key is not None:
-        facts["key"] = exchange.key.name
-        if exchange.key.limited:
-            facts["limited_key"] = exchange.key.name
-    if exchange.operation is not None:
-        facts["operation"] = exchange.operation.name
-    if exchange.model is not None:
-        facts["model"] = exchange.model.name
-    if exchange.target is None:
+    key, model, target = exchange.key, exchange.model, exchange.target
+    if key is not None:
+        facts["key"] = key.name
+    if model is not None:
+        facts["model"] = model.name
+    if target is None or model is None:
         return {METADATA: facts}
-    facts["provider"] = exchange.target.provider
-    facts["target_model"] = exchange.target.model
+    facts["provider"] = target.provider
+    if target.model != model.name:
+        facts["target_model"] = target.model
     facts["estimate"] = exchange.estimate
-    usage: dict[str, MetadataValue] = {"total": exchange.estimate}
-    if exchange.strip_usage:
-        usage["strip"] = True
-    return {METADATA: facts, USAGE_METADATA: usage}
+    return {METADATA: facts, USAGE_METADATA: {"strip": True}} if exchange.strip_usage else {METADATA: facts}
+
+
+def for_envoy(facts: Facts, exchange: Exchange) -> Facts:
+    """`facts` with what Envoy's own ratelimit filter needs: whom to ask about, and the usage to settle.
+
+    The usage is seeded with the estimate, so that a stream that ends without one is charged it.
+    """
+    if exchange.key is None or exchange.target is None or not exchange.key.limited:
+        return facts
+    usage = {**facts.get(USAGE_METADATA, {}), "tokens": {"total": exchange.estimate}}
+    return {**facts, METADATA: {**facts[METADATA], "limited_key": exchange.key.name}, USAGE_METADATA: usage}

@@ -13,9 +13,9 @@ from typing import Protocol
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc import messages
-from extproc.context import Exchange, Forward, MetadataValue, NeedBody, Reply
+from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
 from extproc.limits import Limits, Verdict
-from extproc.processor import LIMITS_METADATA, METADATA, Processor, describe
+from extproc.processor import METADATA, Processor, describe, for_envoy
 from sidecar.errors import RpcError, StatusCode
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
@@ -65,8 +65,10 @@ class _Stream:
             return _NEED_BODY
         if isinstance(outcome, Reply):
             return self._reply(exchange, outcome, started)
-        if self._limits is None or exchange.key is None or not exchange.key.limited:
-            return self._forward(outcome, _NO_FACTS, started)
+        if self._limits is None:
+            return self._forward(outcome, for_envoy(outcome.metadata, exchange), started)
+        if exchange.key is None or not exchange.key.limited:
+            return self._forward(outcome, outcome.metadata, started)
         verdict = self._limits.ask(exchange)
         if isinstance(verdict, Verdict):
             return self._limited(exchange, outcome, verdict, started)
@@ -78,23 +80,24 @@ class _Stream:
     def _limited(self, exchange: Exchange, outcome: Forward, verdict: Verdict, started: float) -> Step:
         if verdict.reply is not None:
             return self._reply(exchange, verdict.reply, started)
-        return self._forward(outcome, verdict.facts, started)
+        return self._forward(outcome, outcome.metadata, started, verdict.facts)
 
-    def _forward(self, outcome: Forward, limits: Mapping[str, MetadataValue], started: float) -> Step:
-        facts = self._measured(outcome.metadata, "forward", started)
-        if limits:
-            facts[LIMITS_METADATA] = limits
-        return Step((messages.write_forward(outcome, facts),), done=True)
+    def _forward(
+        self, outcome: Forward, facts: Facts, started: float, more: Mapping[str, MetadataValue] = _NO_FACTS
+    ) -> Step:
+        return Step((messages.write_forward(outcome, self._measured(facts, "forward", started, more)),), done=True)
 
     def _reply(self, exchange: Exchange, reply: Reply, started: float) -> Step:
         facts = self._measured(describe(exchange), str(reply.status), started)
         return Step((messages.write_reply(reply, facts),), done=True)
 
-    def _measured(self, facts: messages.Facts, outcome: str, started: float) -> dict[str, Mapping[str, MetadataValue]]:
+    def _measured(
+        self, facts: Facts, outcome: str, started: float, more: Mapping[str, MetadataValue] = _NO_FACTS
+    ) -> Facts:
         """The facts with our own time among them; the decision is done."""
         self._seconds += self._clock() - started
         self._observer.decided_request(outcome, self._seconds)
-        return {**facts, METADATA: {**facts[METADATA], "decision_us": round(self._seconds * 1e6)}}
+        return {**facts, METADATA: {**facts[METADATA], **more, "decision_us": round(self._seconds * 1e6)}}
 
     def on_end(self) -> Step:
         # Only an answer ends a call well: a clean end without one would let the request go on undecided.

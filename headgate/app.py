@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -158,6 +159,9 @@ class Sidecar:
         except ConfigError:
             await self.stop()
             raise
+        # What is there now stays: the collector need not look at it again and again while requests come and go.
+        gc.collect()
+        gc.freeze()
         _log.info(
             "serving",
             version=__version__,

@@ -21,7 +21,7 @@ class Behaviour:
     stall_after: int = -1  # so many chunks, then silence
     truncate_after: int = -1  # so many chunks, then a clean end of the connection
     close: bool = False  # closes after a whole answer
-    usage: str = "normal"  # normal | none | split | running | early | huge
+    usage: str = "normal"  # normal | none | split | running | early | huge | braces | parts
     usage_tokens: int = 0  # the total to report; 0: counted
     split: int = 0  # cuts a stream's bytes into pieces of this size, each its own write
     newline: str = "lf"  # lf | crlf

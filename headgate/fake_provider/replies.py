@@ -92,10 +92,13 @@ class _Writer:
                 "output_tokens": done, "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": self._prompt + done,
             }  # fmt: skip
-        return {
+        usage: dict[str, Any] = {
             "prompt_tokens": self._prompt, "completion_tokens": done, "total_tokens": self._prompt + done,
             "prompt_tokens_details": {"cached_tokens": 0},
         }  # fmt: skip
+        if self._behaviour.usage == "braces":
+            return {'a "note" }': 'not the end: } { "total_tokens": 1 \\', **usage, "tier": "}{"}
+        return usage
 
     def json(self) -> bytes:
         value = getattr(self, f"_{self._operation}_json")()
@@ -188,6 +191,10 @@ class _Writer:
             extra: dict[str, Any] = {"usage": None} if wanted and usage != "none" else {}
             if usage == "running":
                 extra = {"usage": self._usage(done)}
+            elif usage == "parts" and done == 0:
+                extra = {"usage": {"input_tokens": self._prompt, "cache_read_input_tokens": 0, "output_tokens": 1}}
+            elif usage == "parts" and finish:
+                extra = {"usage": {"output_tokens": self._completion}}
             return self._event({**base, "choices": [choice], **extra})
 
         if chat:
@@ -195,7 +202,7 @@ class _Writer:
         for index, word in enumerate(self._words):
             yield chunk({"content": word}, None, index + 1)
         yield chunk({}, "stop", len(self._words))
-        if wanted and usage != "none":
+        if wanted and usage not in ("none", "parts"):
             last = {**base, "choices": [], "usage": self._usage()}
             if usage == "huge":
                 last["padding"] = "x" * 70_000

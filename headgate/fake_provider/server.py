@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 from collections import deque
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, cast
 
@@ -251,6 +252,11 @@ class _Connection(asyncio.Protocol):
     ) -> None:
         index = start
         paced = behaviour.chunk_delay_ms or (1 if behaviour.split or behaviour.usage == "split" else 0)
+        if not paced and not behaviour.reset and behaviour.stall_after < 0 and behaviour.truncate_after < 0:
+            received.chunks_sent = len(pieces)
+            self._write(_chunked(pieces))
+            self._finish(keep_alive and not behaviour.close)
+            return
         out: list[bytes] = []
         while index < len(pieces):
             cut = behaviour.reset == "body" and index >= len(pieces) // 2
@@ -283,6 +289,12 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         elif self._waiting:
             asyncio.get_running_loop().call_soon(self._next)
+
+
+@lru_cache(maxsize=64)
+def _chunked(pieces: tuple[bytes, ...]) -> bytes:
+    """A whole body in HTTP/1.1's chunked coding, one chunk per piece."""
+    return b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]) + b"0\r\n\r\n"
 
 
 def _extra_headers(behaviour: Behaviour) -> tuple[tuple[str, str], ...]:

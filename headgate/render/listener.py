@@ -13,7 +13,7 @@ from importlib import resources
 
 from extproc.accesslog import RATELIMIT_METADATA
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
-from extproc.processor import LIMITS_METADATA, METADATA, USAGE_METADATA
+from extproc.processor import METADATA, USAGE_METADATA
 from headgate.render.layout import (
     ACCESS_LOG,
     EXTPROC_CLUSTER,
@@ -26,6 +26,7 @@ from headgate.render.values import Json, address, grpc, seconds, typed
 from headgate.settings import Settings
 from ratelimit.messages import reservation_field
 from ratelimit.rules import SETTLE
+from ratelimit.storage import MEMORY
 
 _BUFFER_HEADROOM = 1 << 20
 
@@ -118,7 +119,7 @@ def _ext_proc(settings: Settings) -> Json:
         "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={
             "envoy_grpc": {"cluster_name": EXTPROC_CLUSTER},
-            "retry_policy": _retries("connect-failure,refused-stream,unavailable,cancelled,reset"),
+            **_retries(settings.workers, "connect-failure,refused-stream,unavailable,cancelled,reset"),
         },
         failure_mode_allow=False,
         status_on_error={"code": "ServiceUnavailable"},
@@ -134,22 +135,30 @@ def _ext_proc(settings: Settings) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
-        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, LIMITS_METADATA]}},
+        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA]}},
     )
 
 
-def _retries(when: str) -> Json:
-    """A worker that dies is not asked again: the next one is."""
+def _retries(endpoints: int, when: str) -> Json:
+    """A worker that dies is not asked again: another one is.
+
+    With one endpoint there is nobody else to ask, and a retry policy costs Envoy a tenth of a request's work, used or
+    not.
+    """
+    if endpoints == 1:
+        return {}
     previous_hosts = typed(
         "envoy.retry_host_predicates.previous_hosts",
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
     )
     return {
-        "num_retries": 3,
-        "retry_on": when,
-        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
-        "retry_host_predicate": [previous_hosts],
-        "host_selection_retry_max_attempts": 3,
+        "retry_policy": {
+            "num_retries": 3,
+            "retry_on": when,
+            "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+            "retry_host_predicate": [previous_hosts],
+            "host_selection_retry_max_attempts": 3,
+        }
     }
 
 
@@ -170,7 +179,7 @@ def _rate_limit(settings: Settings) -> Json:
             "grpc_service": {
                 "envoy_grpc": {"cluster_name": RATELIMIT_CLUSTER},
                 # Only what has not been decided yet is asked again: nothing counts twice.
-                "retry_policy": _retries("connect-failure,refused-stream"),
+                **_retries(1 if settings.store == MEMORY else settings.workers, "connect-failure,refused-stream"),
             },
         },
         # hits_addend is honoured only here, in the filter's own list. A key without limits has no
@@ -180,7 +189,7 @@ def _rate_limit(settings: Settings) -> Json:
             {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
             {
                 "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field(TOKENS))],
-                "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
+                "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:tokens:total)%"},
                 "apply_on_stream_done": True,
             },
         ],
@@ -201,6 +210,8 @@ def _meter(settings: Settings) -> Json:
     source = resources.files("headgate.render").joinpath("meter.lua").read_text(encoding="utf-8")
     if settings.overhead_header:
         source = source.replace("local OVERHEAD = false", "local OVERHEAD = true")
+    if settings.limits.enforce == "in_process":
+        source = source.replace("local LIMITS = false", "local LIMITS = true")
     return typed(
         "envoy.filters.http.lua",
         "envoy.extensions.filters.http.lua.v3.Lua",

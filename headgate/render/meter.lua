@@ -5,9 +5,10 @@
 -- event is taken out of the stream; for this an unfinished `data: {` line waits for its end, which no client
 -- could have used before.
 --
--- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out}
--- out: metadata headgate.usage {total, detail: {prompt, completion, cached}}
--- The largest total of a response counts: usage is cumulative, and an echoed object cannot lower it.
+-- in:  metadata headgate.usage {tokens: {total: the estimate}, strip: whether to take the usage event out}
+-- out: metadata headgate.usage {tokens: {total, prompt, completion, cached}}
+-- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
+-- response counts, and an echoed object cannot lower it.
 
 local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
 local BATCH = 4096         -- bytes searched at once
@@ -16,6 +17,13 @@ local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
 local MAX_LINE = 65536     -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
+local LIMITS = false       -- whether ext_proc has decided the limits (`limits.enforce: in_process`)
+
+local NUMBERS = {
+  total_tokens = "total", prompt_tokens = "prompt", completion_tokens = "completion", cached_tokens = "cached",
+  input_tokens = "prompt", output_tokens = "completion",
+  cache_read_input_tokens = "cache_read", cache_creation_input_tokens = "cache_write",
+}
 
 -- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
 local function object_end(s, from)
@@ -41,19 +49,69 @@ local function object_end(s, from)
   end
 end
 
-local function number(object, a, b)
-  return tonumber(match(object, '"' .. a .. '"%s*:%s*(%d+)') or (b and match(object, '"' .. b .. '"%s*:%s*(%d+)')))
+-- The token counts of an object, the first of each; nil when a string in it holds what ends or opens objects.
+local function numbers(object)
+  local found, i = {}, 1
+  while true do
+    local a, b, name, digits = find(object, '"([^"]*)"%s*:?%s*(%d*)', i)
+    if not a then break end
+    if find(name, '[{}\\]') then return nil end
+    local slot = NUMBERS[name]
+    if slot and digits ~= "" and not found[slot] then found[slot] = tonumber(digits) end
+    i = b + 1
+  end
+  return not find(object, '"', i, true) and found or nil
 end
 
-local function record(meter, object)
-  local prompt = number(object, "prompt_tokens", "input_tokens")
-  local completion = number(object, "completion_tokens", "output_tokens")
-  local total = number(object, "total_tokens")
-  if not total and (prompt or completion) then total = (prompt or 0) + (completion or 0) end
-  if not total or (meter.total and total < meter.total) then return end
-  meter.total, meter.prompt, meter.completion = total, prompt, completion
-  meter.cached = number(object, "cached_tokens")
-  meter.changed = true
+-- The same for an object whose strings may hold anything.
+local function numbers_with_care(object)
+  local found, i = {}, 1
+  while true do
+    local a = find(object, '"', i, true)
+    if not a then return found end
+    local last = a + 1
+    while true do
+      local q = find(object, '["\\]', last)
+      if not q then return found end
+      if byte(object, q) == 34 then last = q; break end
+      last = q + 2
+    end
+    local slot = NUMBERS[sub(object, a + 1, last - 1)]
+    if slot and not found[slot] then found[slot] = tonumber(match(object, '^%s*:%s*(%d+)', last + 1)) end
+    i = last + 1
+  end
+end
+
+local function larger(a, b)
+  return (not a or b and b > a) and b or a
+end
+
+local function record(meter, found)
+  local prompt = found.prompt
+  if prompt and (found.cache_read or found.cache_write) then
+    prompt = prompt + (found.cache_read or 0) + (found.cache_write or 0)   -- Anthropic counts them apart
+  end
+  meter.prompt = larger(meter.prompt, prompt)
+  meter.completion = larger(meter.completion, found.completion)
+  meter.cached = larger(meter.cached, found.cached or found.cache_read)
+  local total = found.total
+  if not total and (prompt or found.completion) then total = (meter.prompt or 0) + (meter.completion or 0) end
+  if total and (not meter.total or total > meter.total) then meter.total = total end
+  meter.changed = meter.total ~= nil
+end
+
+-- The object that opens at `brace` is recorded. Returns where it ends, nil when `s` ends first.
+local function take(meter, s, brace)
+  -- %b{} knows no strings: it is right as long as no string of the object holds a brace.
+  local _, last = find(s, '^%b{}', brace)
+  local found = last and numbers(sub(s, brace, last))
+  if not found then
+    last = object_end(s, brace)
+    if not last then return nil end
+    found = numbers_with_care(sub(s, brace, last))
+  end
+  record(meter, found)
+  return last
 end
 
 -- Searches `s` for usage objects. Returns whether one was complete, and what the next search must begin with.
@@ -66,9 +124,8 @@ local function scan(meter, s)
     if a > 1 and byte(s, a - 1) == 34 and byte(s, a - 2) ~= 92 then
       local _, brace = find(s, '^%s*:%s*{', i)
       if brace then
-        local last = object_end(s, brace)
+        local last = take(meter, s, brace)
         if last then
-          record(meter, sub(s, brace, last))
           found, i = true, last + 1
         else
           unfinished = a - 1
@@ -85,10 +142,10 @@ end
 local function publish(handle, meter)
   if not meter.changed then return end
   meter.changed = false
-  local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set("headgate.usage", "total", math.min(meter.total, MAX_TOTAL))
-  local detail = { prompt = meter.prompt, completion = meter.completion, cached = meter.cached }
-  metadata:set("headgate.usage", "detail", detail)
+  handle:streamInfo():dynamicMetadata():set("headgate.usage", "tokens", {
+    total = math.min(meter.total, MAX_TOTAL),
+    prompt = meter.prompt, completion = meter.completion, cached = meter.cached,
+  })
 end
 
 local function watch(handle)
@@ -170,24 +227,37 @@ local function strip(handle)
 end
 
 -- Our own time for this request, in microseconds: what ext_proc and the rate-limit service say they took.
-local function tell_overhead(handle, metadata)
-  local decision = metadata:get("headgate") or {}
+local function tell_overhead(headers, metadata, facts)
   local limit = metadata:get("envoy.filters.http.ratelimit") or {}
-  local sum = (decision.decision_us or 0) + (limit.decision_us or 0)
-  handle:headers():replace("x-headgate-overhead-us", string.format("%d", sum))
+  local sum = (facts.decision_us or 0) + (limit.decision_us or 0)
+  headers:replace("x-headgate-overhead-us", string.format("%d", sum))
+end
+
+-- What the rate-limit service would have added to the answer: `requests 60 59 12s,tokens 1000 990 12s`.
+local function tell_limits(headers, limits)
+  for what, limit, remaining, reset in string.gmatch(limits, '(%w+) (%d+) (%d+) (%w+)') do
+    headers:replace("x-ratelimit-limit-" .. what, limit)
+    headers:replace("x-ratelimit-remaining-" .. what, remaining)
+    headers:replace("x-ratelimit-reset-" .. what, reset)
+  end
 end
 
 function envoy_on_response(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
-  if OVERHEAD then tell_overhead(handle, metadata) end
-  local usage = metadata:get("headgate.usage")
-  if not usage then return end
   local headers = handle:headers()
+  if OVERHEAD or LIMITS then
+    local facts = metadata:get("headgate")
+    if not facts then return end
+    if OVERHEAD then tell_overhead(headers, metadata, facts) end
+    if facts.limits then tell_limits(headers, facts.limits) end
+  end
+  local usage = metadata:get("headgate.usage")
+  if not (usage or LIMITS) then return end
   if tonumber(headers:get(":status")) >= 400 then
-    metadata:set("headgate.usage", "total", 0)
+    metadata:set("headgate.usage", "tokens", { total = 0 })
     return
   end
-  if usage.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then
+  if usage and usage.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then
     headers:remove("content-length")
     strip(handle)
   else

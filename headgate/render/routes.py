@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extproc.policy import route_name
-from extproc.processor import LIMITS_METADATA, ROUTE_HEADER
+from extproc.processor import ROUTE_HEADER
 from extproc.settings import ProviderSettings
 from headgate.render.layout import ROUTES, provider_cluster
 from headgate.render.values import Json, seconds
@@ -25,7 +25,7 @@ def routes(settings: Settings) -> Json:
                 "name": "gateway",
                 "domains": ["*"],
                 "routes": [
-                    *(_route(name, one, settings) for name, one in settings.providers.items()),
+                    *(_route(name, one) for name, one in settings.providers.items()),
                     {
                         "match": {"prefix": "/"},
                         "direct_response": {"status": 503},
@@ -36,12 +36,8 @@ def routes(settings: Settings) -> Json:
     }
 
 
-def _route(provider_name: str, provider: ProviderSettings, settings: Settings) -> Json:
+def _route(provider_name: str, provider: ProviderSettings) -> Json:
     name = route_name(provider_name, provider)
-    added = [_header("x-headgate-upstream-request-id", "%RESP(x-request-id)%")]
-    if settings.limits.enforce == "in_process":
-        # What the rate-limit service would have added itself. A header without a value is not added.
-        added += [_header(counter, f"%DYNAMIC_METADATA({LIMITS_METADATA}:{counter})%") for counter in PROVIDER_COUNTERS]
     return {
         "name": name,
         "match": {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]},
@@ -57,7 +53,7 @@ def _route(provider_name: str, provider: ProviderSettings, settings: Settings) -
             },
         },
         "response_headers_to_remove": list(PROVIDER_COUNTERS),
-        "response_headers_to_add": added,
+        "response_headers_to_add": [_header("x-headgate-upstream-request-id", "%RESP(x-request-id)%")],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
@@ -21,7 +22,7 @@ def entry() -> HTTPAccessLogEntry:
     common.time_to_first_upstream_rx_byte.FromMilliseconds(60)
     common.time_to_last_upstream_rx_byte.FromMilliseconds(210)
     common.metadata.filter_metadata["headgate"].update({"key": "a", "model": "m", "estimate": 300, "decision_us": 150})
-    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "detail": {"prompt": 2, "completion": 10}})
+    common.metadata.filter_metadata["headgate.usage"].update({"tokens": {"total": 12, "prompt": 2, "completion": 10}})
     return made
 
 
@@ -44,8 +45,22 @@ def test_a_whole_entry() -> None:
 def test_a_seeded_total_is_no_usage() -> None:
     made = entry()
     del made.common_properties.metadata.filter_metadata["headgate.usage"]
-    made.common_properties.metadata.filter_metadata["headgate.usage"].update({"total": 300})
-    assert read(made).total_tokens is None
+    made.common_properties.metadata.filter_metadata["headgate.usage"].update({"tokens": {"total": 300}})
+    record = read(made)
+    assert (record.total_tokens, record.charged) == (None, 300)
+
+
+def test_what_is_charged_without_any_usage_is_the_estimate() -> None:
+    made = entry()
+    del made.common_properties.metadata.filter_metadata["headgate.usage"]
+    assert read(made).charged == 300
+
+
+def test_the_time_of_both_services_is_ours() -> None:
+    made = entry()
+    made.common_properties.metadata.filter_metadata["envoy.filters.http.ratelimit"].update({"decision_us": 50})
+    assert read(made).overhead_seconds == pytest.approx(200 / 1e6)
+    assert read(HTTPAccessLogEntry()).overhead_seconds is None
 
 
 def test_an_empty_entry() -> None:

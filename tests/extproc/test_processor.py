@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.context import Forward, NeedBody, Reply, RequestHeaders
-from extproc.processor import METADATA, ROUTE_HEADER, USAGE_METADATA, Processor
+from extproc.processor import METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, for_envoy
 from extproc.providers import openai
 from tests.extproc.factories import forwarded, headers, policy, run
 
@@ -25,12 +25,23 @@ def test_an_unchanged_request_keeps_its_body() -> None:
     assert "content-length" not in dict(outcome.set_headers)
     assert outcome.remove_headers == ("authorization",)
     facts = outcome.metadata[METADATA]
-    assert (facts["key"], facts["limited_key"], facts["model"], facts["provider"]) == ("a", "a", "gpt-4o", "openai")
-    assert outcome.metadata[USAGE_METADATA]["total"] == facts["estimate"]
+    assert (facts["key"], facts["model"], facts["provider"]) == ("a", "gpt-4o", "openai")
+    assert "target_model" not in facts
+    assert USAGE_METADATA not in outcome.metadata
 
 
-def test_a_key_without_limits_has_no_limited_key() -> None:
-    assert "limited_key" not in forwarded(CHAT, headers(key="sk-b")).metadata[METADATA]
+@pytest.mark.parametrize(("key", "limited"), [("sk-a", True), ("sk-b", False)])
+def test_envoy_learns_whom_to_ask_about_and_what_to_settle(key: str, limited: bool) -> None:
+    made = policy()
+    processor = Processor(lambda: made, lambda: 0.0)
+    exchange, _ = processor.on_headers(headers(key=key))
+    outcome = processor.on_body(exchange, json.dumps({**CHAT, "stream": True}).encode())
+    assert isinstance(outcome, Forward)
+    facts = for_envoy(outcome.metadata, exchange)
+    assert facts[METADATA].get("limited_key") == ("a" if limited else None)
+    usage = facts[USAGE_METADATA]
+    assert usage["strip"] is True
+    assert usage.get("tokens") == ({"total": exchange.estimate} if limited else None)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +89,7 @@ def test_a_body_without_length_gets_one() -> None:
 def test_usage_is_asked_for_in_streams(options: object, sent: object, strip: bool) -> None:
     body = {**CHAT, "stream": True, **({"stream_options": options} if options is not None else {})}
     outcome = forwarded(body)
-    assert outcome.metadata[USAGE_METADATA].get("strip", False) is strip
+    assert outcome.metadata.get(USAGE_METADATA, {}).get("strip", False) is strip
     if sent is None:
         assert outcome.body is None
     else:
@@ -209,7 +220,8 @@ def test_an_inline_image_counts_a_thousand_and_not_its_bytes() -> None:
         "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}] * 2}],
     }
     estimate = forwarded(body).metadata[METADATA]["estimate"]
-    assert 2_000 < float(estimate) < 2_200
+    assert isinstance(estimate, int)
+    assert 2_000 < estimate < 2_200
 
 
 def test_embeddings_are_estimated_without_an_answer() -> None:
