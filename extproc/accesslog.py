@@ -74,11 +74,11 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     facts = metadata[METADATA].fields if METADATA in metadata else _NOTHING
     usage = metadata[USAGE_METADATA].fields if USAGE_METADATA in metadata else _NOTHING
     service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else _NOTHING
-    tokens = usage["tokens"].struct_value.fields if "tokens" in usage else _NOTHING
+    prompt, completion, cached = _detail(_text(usage, "detail"))
     path = (request.original_path or request.path).partition("?")[0]
     operation = OPERATIONS.get(path)
     estimate = _whole(facts, "estimate")
-    total = _whole(tokens, "total")
+    total = _whole(usage, "total")
     sent, last = _seconds(common.time_to_first_upstream_tx_byte), _seconds(common.time_to_last_upstream_rx_byte)
     decision, limit = _number(facts, "decision_us"), _number(service, DECISION_FIELD)
     disconnected, flags = _flags(common) if common.HasField("response_flags") else (False, ())
@@ -99,16 +99,24 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         decision_seconds=decision / 1e6 if decision is not None else None,
         limit_seconds=limit / 1e6 if limit is not None else None,
         estimate=estimate,
-        total_tokens=total if "prompt" in tokens or "completion" in tokens else None,
-        prompt_tokens=_whole(tokens, "prompt"),
-        completion_tokens=_whole(tokens, "completion"),
-        cached_tokens=_whole(tokens, "cached"),
+        total_tokens=None if prompt is None and completion is None else total,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
         disconnected=disconnected,
         attempts=common.upstream_request_attempt_count,
         flags=flags,
         reservation=_text(facts, "reservation"),
         charged=total if total is not None else estimate or 0,
     )
+
+
+def _detail(text: str) -> tuple[int | None, int | None, int | None]:
+    """Prompt, completion and cached tokens as the meter wrote them; without anything when it saw no usage."""
+    if not text:
+        return None, None, None
+    prompt, completion, cached = [None if part == "-" else int(part) for part in text.split(" ")]
+    return prompt, completion, cached
 
 
 def _flags(common: AccessLogCommon) -> tuple[bool, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from extproc.policy import Key, Model, Policy, Target
 from extproc.providers.openai import Body, Operation
 
-MetadataValue: TypeAlias = "str | float | bool | Mapping[str, float]"
+MetadataValue: TypeAlias = str | float | bool
 Facts: TypeAlias = Mapping[str, Mapping[str, MetadataValue]]  # what Envoy learns, by metadata namespace
 
 

@@ -108,8 +108,6 @@ def _fields(values: Mapping[str, MetadataValue]) -> bytes:
             parts.append(struct_text(name, value))
         elif value is True:
             parts.append(struct_true(name))
-        elif isinstance(value, Mapping):
-            parts.append(struct_of(name, _fields(value)))
         elif value is not False:
             parts.append(struct_number(name, value))
     return b"".join(parts)

@@ -86,5 +86,5 @@ def for_envoy(facts: Facts, exchange: Exchange) -> Facts:
     """
     if exchange.key is None or exchange.target is None or not exchange.key.limited:
         return facts
-    usage = {**facts.get(USAGE_METADATA, {}), "tokens": {"total": exchange.estimate}}
+    usage = {**facts.get(USAGE_METADATA, {}), "total": exchange.estimate}
     return {**facts, METADATA: {**facts[METADATA], "limited_key": exchange.key.name}, USAGE_METADATA: usage}

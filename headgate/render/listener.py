@@ -189,7 +189,7 @@ def _rate_limit(settings: Settings) -> Json:
             {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
             {
                 "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field(TOKENS))],
-                "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:tokens:total)%"},
+                "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
                 "apply_on_stream_done": True,
             },
         ],

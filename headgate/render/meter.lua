@@ -5,8 +5,8 @@
 -- event is taken out of the stream; for this an unfinished `data: {` line waits for its end, which no client
 -- could have used before.
 --
--- in:  metadata headgate.usage {tokens: {total: the estimate}, strip: whether to take the usage event out}
--- out: metadata headgate.usage {tokens: {total, prompt, completion, cached}}
+-- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out}
+-- out: metadata headgate.usage {total, detail: "prompt completion cached", each a number or -}
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
 -- response counts, and an echoed object cannot lower it.
 
@@ -18,12 +18,6 @@ local MAX_LINE = 65536     -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
 local LIMITS = false       -- whether ext_proc has decided the limits (`limits.enforce: in_process`)
-
-local NUMBERS = {
-  total_tokens = "total", prompt_tokens = "prompt", completion_tokens = "completion", cached_tokens = "cached",
-  input_tokens = "prompt", output_tokens = "completion",
-  cache_read_input_tokens = "cache_read", cache_creation_input_tokens = "cache_write",
-}
 
 -- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
 local function object_end(s, from)
@@ -49,35 +43,29 @@ local function object_end(s, from)
   end
 end
 
--- The token counts of an object, the first of each; nil when a string in it holds what ends or opens objects.
-local function numbers(object)
-  local found, i = {}, 1
-  while true do
-    local a, b, name, digits = find(object, '"([^"]*)"%s*:?%s*(%d*)', i)
-    if not a then break end
-    if find(name, '[{}\\]') then return nil end
-    local slot = NUMBERS[name]
-    if slot and digits ~= "" and not found[slot] then found[slot] = tonumber(digits) end
-    i = b + 1
-  end
-  return not find(object, '"', i, true) and found or nil
+-- The number that stands behind a name in an object without strings that hold quotes.
+local function plainly(object, name)
+  local _, b = find(object, '"' .. name .. '"', 1, true)
+  return b and tonumber(match(object, '^%s*:%s*(%d+)', b + 1))
 end
 
 -- The same for an object whose strings may hold anything.
-local function numbers_with_care(object)
-  local found, i = {}, 1
+local function carefully(object, name)
+  local i = 1
   while true do
     local a = find(object, '"', i, true)
-    if not a then return found end
+    if not a then return nil end
     local last = a + 1
     while true do
       local q = find(object, '["\\]', last)
-      if not q then return found end
+      if not q then return nil end
       if byte(object, q) == 34 then last = q; break end
       last = q + 2
     end
-    local slot = NUMBERS[sub(object, a + 1, last - 1)]
-    if slot and not found[slot] then found[slot] = tonumber(match(object, '^%s*:%s*(%d+)', last + 1)) end
+    if sub(object, a + 1, last - 1) == name then
+      local value = match(object, '^%s*:%s*(%d+)', last + 1)
+      if value then return tonumber(value) end
+    end
     i = last + 1
   end
 end
@@ -86,31 +74,32 @@ local function larger(a, b)
   return (not a or b and b > a) and b or a
 end
 
-local function record(meter, found)
-  local prompt = found.prompt
-  if prompt and (found.cache_read or found.cache_write) then
-    prompt = prompt + (found.cache_read or 0) + (found.cache_write or 0)   -- Anthropic counts them apart
+local function record(meter, object, number)
+  local total = number(object, "total_tokens")
+  local prompt = number(object, "prompt_tokens") or number(object, "input_tokens")
+  local completion = number(object, "completion_tokens") or number(object, "output_tokens")
+  local cached = number(object, "cached_tokens")
+  if not total and prompt then   -- Anthropic: no total, and what came from its cache is counted apart
+    local read, written = number(object, "cache_read_input_tokens"), number(object, "cache_creation_input_tokens")
+    prompt, cached = prompt + (read or 0) + (written or 0), cached or read
   end
-  meter.prompt = larger(meter.prompt, prompt)
-  meter.completion = larger(meter.completion, found.completion)
-  meter.cached = larger(meter.cached, found.cached or found.cache_read)
-  local total = found.total
-  if not total and (prompt or found.completion) then total = (meter.prompt or 0) + (meter.completion or 0) end
-  if total and (not meter.total or total > meter.total) then meter.total = total end
-  meter.changed = meter.total ~= nil
+  meter.prompt, meter.completion = larger(meter.prompt, prompt), larger(meter.completion, completion)
+  meter.cached = larger(meter.cached, cached)
+  if not total and (prompt or completion) then total = (meter.prompt or 0) + (meter.completion or 0) end
+  if total then meter.total, meter.changed = larger(meter.total, total), true end
 end
 
 -- The object that opens at `brace` is recorded. Returns where it ends, nil when `s` ends first.
 local function take(meter, s, brace)
-  -- %b{} knows no strings: it is right as long as no string of the object holds a brace.
+  -- %b{} knows no strings: it is right as long as none of the object holds a brace.
   local _, last = find(s, '^%b{}', brace)
-  local found = last and numbers(sub(s, brace, last))
-  if not found then
-    last = object_end(s, brace)
-    if not last then return nil end
-    found = numbers_with_care(sub(s, brace, last))
+  local object = last and sub(s, brace, last)
+  if object and not find(object, '\\', 1, true) and not find(object, '[{}][^"]*"%s*[:,%]}]') then
+    record(meter, object, plainly)
+    return last
   end
-  record(meter, found)
+  last = object_end(s, brace)
+  if last then record(meter, sub(s, brace, last), carefully) end
   return last
 end
 
@@ -142,10 +131,10 @@ end
 local function publish(handle, meter)
   if not meter.changed then return end
   meter.changed = false
-  handle:streamInfo():dynamicMetadata():set("headgate.usage", "tokens", {
-    total = math.min(meter.total, MAX_TOTAL),
-    prompt = meter.prompt, completion = meter.completion, cached = meter.cached,
-  })
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set("headgate.usage", "total", math.min(meter.total, MAX_TOTAL))
+  local detail = (meter.prompt or "-") .. " " .. (meter.completion or "-") .. " " .. (meter.cached or "-")
+  metadata:set("headgate.usage", "detail", detail)
 end
 
 local function watch(handle)
@@ -236,9 +225,9 @@ end
 -- What the rate-limit service would have added to the answer: `requests 60 59 12s,tokens 1000 990 12s`.
 local function tell_limits(headers, limits)
   for what, limit, remaining, reset in string.gmatch(limits, '(%w+) (%d+) (%d+) (%w+)') do
-    headers:replace("x-ratelimit-limit-" .. what, limit)
-    headers:replace("x-ratelimit-remaining-" .. what, remaining)
-    headers:replace("x-ratelimit-reset-" .. what, reset)
+    headers:add("x-ratelimit-limit-" .. what, limit)
+    headers:add("x-ratelimit-remaining-" .. what, remaining)
+    headers:add("x-ratelimit-reset-" .. what, reset)
   end
 end
 
@@ -254,7 +243,7 @@ function envoy_on_response(handle)
   local usage = metadata:get("headgate.usage")
   if not (usage or LIMITS) then return end
   if tonumber(headers:get(":status")) >= 400 then
-    metadata:set("headgate.usage", "tokens", { total = 0 })
+    metadata:set("headgate.usage", "total", 0)
     return
   end
   if usage and usage.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then

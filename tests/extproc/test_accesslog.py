@@ -22,7 +22,7 @@ def entry() -> HTTPAccessLogEntry:
     common.time_to_first_upstream_rx_byte.FromMilliseconds(60)
     common.time_to_last_upstream_rx_byte.FromMilliseconds(210)
     common.metadata.filter_metadata["headgate"].update({"key": "a", "model": "m", "estimate": 300, "decision_us": 150})
-    common.metadata.filter_metadata["headgate.usage"].update({"tokens": {"total": 12, "prompt": 2, "completion": 10}})
+    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "detail": "2 10 -"})
     return made
 
 
@@ -45,7 +45,7 @@ def test_a_whole_entry() -> None:
 def test_a_seeded_total_is_no_usage() -> None:
     made = entry()
     del made.common_properties.metadata.filter_metadata["headgate.usage"]
-    made.common_properties.metadata.filter_metadata["headgate.usage"].update({"tokens": {"total": 300}})
+    made.common_properties.metadata.filter_metadata["headgate.usage"].update({"total": 300})
     record = read(made)
     assert (record.total_tokens, record.charged) == (None, 300)
 
