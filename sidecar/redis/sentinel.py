@@ -1,0 +1,39 @@
+"""Finds the master that the sentinels agree on (https://redis.io/docs/latest/develop/reference/sentinel-clients/)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sidecar.errors import StoreError
+from sidecar.redis.transport import Session, ask
+from sidecar.redis.url import Address
+
+
+class Sentinel:
+    """Asks the sentinels in turn, first the one that answered last.
+
+    Weakness: a master that only the sentinels cannot reach is used until it says that it is none, or is lost.
+    """
+
+    def __init__(self, sentinels: Sequence[Address], service: str, session: Session) -> None:
+        self._sentinels = list(sentinels)
+        self._service = service
+        self._session = session
+
+    async def master(self) -> Address:
+        """Where the master is. Raises `StoreError`."""
+        failures = []
+        for sentinel in tuple(self._sentinels):
+            try:
+                reply = await ask(sentinel, self._session, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+            except StoreError as error:
+                failures.append(str(error).removeprefix("Redis: "))
+                continue
+            if reply is None:
+                failures.append(f"{sentinel} does not know '{self._service}'")
+                continue
+            self._sentinels.remove(sentinel)
+            self._sentinels.insert(0, sentinel)
+            host, port = reply
+            return Address(host.decode(), int(port))
+        raise StoreError(f"Redis: no sentinel names the master ({'; '.join(failures)})", transient=True)
