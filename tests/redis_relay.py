@@ -11,8 +11,8 @@ from pathlib import Path
 class Relay:
     """Passes bytes both ways between its own TCP port and the unix socket of a Redis. An async context manager.
 
-    `sent` holds what clients sent, read by read. While `held`, nothing that Redis replies is passed on. `cut` ends
-    the connections after so many bytes of replies.
+    `sent` holds what clients sent, read by read. Unless `reading` it reads nothing of them; unless `passing` it
+    passes no reply on.
     """
 
     def __init__(self, redis: Path, tls: ssl.SSLContext | None = None) -> None:
@@ -24,7 +24,8 @@ class Relay:
         self.sent: list[bytes] = []
         self.passing = asyncio.Event()
         self.passing.set()
-        self.cut: int | None = None
+        self.reading = asyncio.Event()
+        self.reading.set()
         self.connections = 0
         self.port = 0
 
@@ -48,7 +49,8 @@ class Relay:
     def drop(self) -> None:
         """End every connection."""
         for writer in self._writers:
-            writer.transport.abort()
+            if not writer.is_closing():
+                writer.transport.abort()
         self._writers.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,6 +67,7 @@ class Relay:
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
+                await self.reading.wait()
                 self.sent.append(data)
                 writer.write(data)
         writer.close()
@@ -73,11 +76,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 await self.passing.wait()
-                if self.cut is not None:
-                    data, self.cut = data[: self.cut], self.cut - len(data)
-                    if self.cut <= 0:
-                        writer.write(data)
-                        self.cut = None
-                        break
+                if writer.is_closing():
+                    break
                 writer.write(data)
         writer.close()

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._expired = 0  # how many of those sent were answered or given up
         self.paused = False
         self.over = False
+        self.stalled = False
         self.made_at = self._loop.time()
 
     def write(self, requests: Sequence[Request], deadline: float) -> None:
@@ -78,6 +79,7 @@ class Connection(asyncio.Protocol):
             for request in list(islice(self.owed, self._expired - answered)):
                 request.fail(error)
             if now - self._last_reply >= self._timeout:
+                self.stalled = True
                 self._lost(StoreError("Redis: no reply in time, the connection stalls", transient=True))
 
     def end(self, error: StoreError) -> None:

@@ -223,8 +223,11 @@ class Link:
         while self._held and self._held[0][0] <= now:
             _, requests = self._held.popleft()
             self._held_count -= len(requests)
+            error = StoreError("Redis: not sent in time", transient=True)
             for request in requests:
-                request.fail(StoreError("Redis: not sent in time", transient=True))
+                request.fail(error)
+            if self._connection is None and self._refusal is None:
+                self._refusal = error  # who comes now need not find out again
         if self._connection is not None:
             self._connection.expire(now)
         deadlines = [] if self._connection is None else [self._connection.deadline]
@@ -269,17 +272,18 @@ class Link:
         self._since = self._clock()
         if self._loop.time() - connection.made_at >= _STEADY:
             self._backoff.reset()
-        self._down(error)
+        self._down(error, wait=not connection.stalled)
 
-    def _down(self, error: StoreError) -> None:
+    def _down(self, error: StoreError, *, wait: bool = False) -> None:
         """Plan the next attempt. What was never sent may wait for one that is made at once."""
         if self._closed:
             return
         assert self._loop is not None
         delay = self._backoff.delay()
-        if delay:
+        if delay or not wait:
             self._refusal = error
             self._fail_unsent(error)
+        if delay:
             self._retry = self._loop.call_later(delay, self._connect)
         else:
             self._connect()
