@@ -139,6 +139,16 @@ class Sentinels:
         with Redis(port=self.ports[0], decode_responses=True) as sentinel:
             return int(sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)[1])
 
+    def fail_over(self) -> None:
+        """Have the sentinels make the replica the master."""
+        with Redis(port=self.ports[0]) as sentinel:
+            sentinel.execute_command("SENTINEL", "FAILOVER", self.service)
+
+    def replicated(self, key: str) -> None:
+        """Wait until the replica has the key."""
+        with self.servers[1].client() as client:
+            until(lambda: bool(client.exists(key)), "the replica has it")
+
     def __enter__(self) -> Sentinels:
         for server in self.servers:
             server.start()

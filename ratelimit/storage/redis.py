@@ -22,7 +22,7 @@ from hiredis import ReplyError
 
 from ratelimit.storage.base import Action, Count, Operation
 from sidecar.errors import StoreError
-from sidecar.redis import Client, LinkState, code, hash_tag, pack, store_error
+from sidecar.redis import Client, LinkState, again, code, hash_tag, pack, store_error
 
 _SCRIPT = resources.files("ratelimit.scripts").joinpath("fixed_window.lua").read_bytes()
 _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()  # Redis' name for the script
@@ -128,7 +128,7 @@ class _Call(asyncio.Future[Sequence[Count]]):
     def fail(self, error: StoreError) -> None:
         """Nobody is left waiting."""
         if not self.done():
-            self.set_exception(error)
+            self.set_exception(again(error))
 
 
 def _packed(command: str, script: str | bytes, operations: Sequence[Operation]) -> bytes:

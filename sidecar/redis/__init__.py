@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from sidecar.redis.client import Client, connect
-from sidecar.redis.errors import code, store_error
+from sidecar.redis.errors import again, code, store_error
 from sidecar.redis.link import LinkState
 from sidecar.redis.request import Request, pack
 from sidecar.redis.slots import hash_tag
 from sidecar.redis.url import SCHEMES, parse
 
-__all__ = ["SCHEMES", "Client", "LinkState", "Request", "code", "connect", "hash_tag", "pack", "parse", "store_error"]
+__all__ = [
+    "SCHEMES",
+    "Client",
+    "LinkState",
+    "Request",
+    "again",
+    "code",
+    "connect",
+    "hash_tag",
+    "pack",
+    "parse",
+    "store_error",
+]

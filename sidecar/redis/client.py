@@ -13,6 +13,9 @@ from sidecar.redis.sentinel import Sentinel
 from sidecar.redis.transport import Session, tls_context
 from sidecar.redis.url import Address, Target, Topology, parse
 
+# Seconds. A failover that somebody asked for leaves the old master writable, for many seconds, to who stays with it.
+_RECHECK = 1.0
+
 
 class Client(Protocol):
     """Pipelined requests to Redis. Nothing is sent, and no loop is needed, before the first one."""
@@ -74,4 +77,5 @@ def connect(
 def _sentinel(target: Target, session: Session, max_in_flight: int) -> Link:
     asking = dataclasses.replace(session, credentials=target.sentinel_credentials, database=0)
     sentinel = Sentinel(target.addresses, target.service, asking)
-    return Link(sentinel.master, dataclasses.replace(session, master=True), max_in_flight=max_in_flight)
+    data = dataclasses.replace(session, master=True)
+    return Link(sentinel.master, data, max_in_flight=max_in_flight, recheck=_RECHECK)

@@ -20,3 +20,8 @@ def code(reply: ReplyError) -> str:
 def store_error(reply: ReplyError) -> StoreError:
     """The error reply as ours."""
     return StoreError(f"Redis: {reply}", transient=code(reply) in _TRANSIENT)
+
+
+def again(error: StoreError) -> StoreError:
+    """The same error for one more waiter: an exception that is raised in many places gathers all their tracebacks."""
+    return StoreError(str(error), transient=error.transient)

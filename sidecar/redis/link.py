@@ -9,6 +9,7 @@ is down they fail at once. A request that was sent is never sent again, whatever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from hiredis import ReplyError
 from sidecar.errors import StoreError
 from sidecar.redis.backoff import Backoff
 from sidecar.redis.connection import Connection
-from sidecar.redis.errors import code, store_error
+from sidecar.redis.errors import again, code, store_error
 from sidecar.redis.request import Command, Request
 from sidecar.redis.transport import Session, open_connection
 from sidecar.redis.url import Address
@@ -52,7 +53,8 @@ class Link:
     """One server. `resolve` says where it is, before every attempt.
 
     At most `max_in_flight` requests are unanswered at a time. `on_redirect` gets a cluster's MOVED and ASK;
-    `on_down` is called when a connection or an attempt has failed.
+    `on_down` is called when a connection or an attempt has failed. Every `recheck` seconds `resolve` is asked again,
+    and a server that has moved is followed; without it only a connection that is lost, or a READONLY, has it asked.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Link:
         max_in_flight: int = MAX_IN_FLIGHT,
         on_redirect: Redirect | None = None,
         on_down: Callable[[], None] = lambda: None,
+        recheck: float | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -71,6 +74,7 @@ class Link:
         self._max = max_in_flight
         self._on_redirect = on_redirect
         self._on_down = on_down
+        self._recheck = recheck
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,6 +83,7 @@ class Link:
         self._held: deque[tuple[float, list[Request]]] = deque()  # until it connects or may write again
         self._held_count = 0
         self._attempt: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: StoreError | None = None  # why requests fail at once
@@ -125,9 +130,11 @@ class Link:
             self._connection.end(error)
             self._connection = None
         self._fail_unsent(error)
-        if self._attempt is not None:
-            self._attempt.cancel()
-            await asyncio.wait([self._attempt])
+        running = [task for task in (self._attempt, self._checking) if task is not None]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
         await asyncio.sleep(0)  # the transport closes in the loop's next turn
 
     @property
@@ -165,7 +172,7 @@ class Link:
                 self._retry.cancel()
                 self._connect()
                 return
-        raise StoreError(str(self._refusal), transient=self._refusal.transient)
+        raise again(self._refusal)
 
     def _flush(self) -> None:
         if not self._unsent:
@@ -207,8 +214,7 @@ class Link:
         request.answer(reply)
         if word == "READONLY" and self._connection is not None:
             # It is a replica now: whoever is the master is found by connecting again.
-            self._connection.end(StoreError(f"Redis: {reply}", transient=True))
-            self._lost(self._connection, StoreError(f"Redis: {reply}", transient=True))
+            self._leave(self._connection, store_error(reply))
 
     # time
 
@@ -263,12 +269,30 @@ class Link:
         self._since = self._clock()
         self._refusal = None
         self._release()
+        if self._recheck is not None:
+            assert self._loop is not None
+            self._checking = self._loop.create_task(self._keep_checking(connection, address, self._recheck))
+
+    async def _keep_checking(self, connection: Connection, address: Address, seconds: float) -> None:
+        moved = address
+        while moved == address:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(StoreError):  # who does not know does not say that it has moved
+                moved = await self._resolve()
+        if connection is self._connection:
+            self._leave(connection, StoreError(f"Redis: {address} is no longer the master", transient=True))
+
+    def _leave(self, connection: Connection, error: StoreError) -> None:
+        connection.end(error)
+        self._lost(connection, error)
 
     def _lost(self, connection: Connection, error: StoreError) -> None:
         if connection is not self._connection:
             return  # it was lost in its handshake, which says so itself
         assert self._loop is not None
         self._connection = None
+        if self._checking is not None:
+            self._checking.cancel()
         self._since = self._clock()
         if self._loop.time() - connection.made_at >= _STEADY:
             self._backoff.reset()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from hiredis import ReplyError, pack_command
 
 from sidecar.errors import StoreError
+from sidecar.redis.errors import again
 
 
 def pack(*command: str | int | bytes) -> bytes:
@@ -56,4 +57,4 @@ class Command(asyncio.Future[Any]):
     def fail(self, error: StoreError) -> None:
         """The failure, unless nobody waits any more."""
         if not self.done():
-            self.set_exception(error)
+            self.set_exception(again(error))

@@ -12,7 +12,7 @@ from sidecar.redis.url import Address
 class Sentinel:
     """Asks the sentinels in turn, first the one that answered last.
 
-    Weakness: a master that only the sentinels cannot reach is used until it says that it is none, or is lost.
+    Weakness: what an old master has counted after a failover, until the sentinels are asked again, is lost.
     """
 
     def __init__(self, sentinels: Sequence[Address], service: str, session: Session) -> None:
