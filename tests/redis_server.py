@@ -16,6 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 _PATIENCE = 15.0  # seconds
+_given: set[int] = set()
 
 
 def until(true: Callable[[], bool], what: str) -> None:
@@ -33,9 +34,12 @@ def free_port() -> int:
     """A TCP port that is free, and whose neighbour 10,000 further (a cluster's bus) is free too."""
     while True:
         port = random.randrange(20_000, 30_000)
+        if port in _given:
+            continue
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", port))
             two.bind(("127.0.0.1", port + 10_000))
+            _given.add(port)
             return port
 
 

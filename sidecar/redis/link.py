@@ -85,6 +85,7 @@ class Link:
         self._attempt: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._retry_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: StoreError | None = None  # why requests fail at once
         self._closed = False
@@ -166,12 +167,11 @@ class Link:
     def _refuse(self) -> None:
         """Fail a request at once, unless an attempt is due: then it starts, and the request waits for it."""
         assert self._refusal is not None
-        if not self._closed and self._retry is not None:
-            assert self._loop is not None
-            if self._loop.time() >= self._retry.when():
-                self._retry.cancel()
-                self._connect()
-                return
+        # Not the loop's own time, which may stand still while the loop is held up.
+        if self._retry is not None and not self._closed and time.monotonic() >= self._retry_at:
+            self._retry.cancel()
+            self._connect()
+            return
         raise again(self._refusal)
 
     def _flush(self) -> None:
@@ -308,7 +308,7 @@ class Link:
             self._refusal = error
             self._fail_unsent(error)
         if delay:
-            self._retry = self._loop.call_later(delay, self._connect)
+            self._retry, self._retry_at = self._loop.call_later(delay, self._connect), time.monotonic() + delay
         else:
             self._connect()
         self._on_down()
