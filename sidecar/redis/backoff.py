@@ -12,7 +12,7 @@ class Backoff:
     The cap is what a recovery may be late by, and what an absent server is knocked at: keep both in mind.
     """
 
-    def __init__(self, first: float = 0.01, cap: float = 0.25, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, first: float = 0.002, cap: float = 0.25, chance: Callable[[], float] = random.random) -> None:
         self._first = first
         self._cap = cap
         self._chance = chance

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
 from hiredis import ReplyError
 
 from sidecar.errors import StoreError
@@ -26,6 +27,7 @@ from sidecar.redis.request import Command, Request
 from sidecar.redis.transport import Session, open_connection
 from sidecar.redis.url import Address
 
+_log = structlog.get_logger("redis")
 MAX_IN_FLIGHT = 4_096
 _STEADY = 1.0  # seconds that a connection must have lived for the next attempt to be made at once
 _GRACE = 0.001  # seconds after a deadline: a loop that was held up reads first what has come in time
@@ -89,6 +91,7 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: StoreError | None = None  # why requests fail at once
         self._closed = False
+        self._reported = False  # that it is not connected
         self._address: Address | None = None
         self._since = clock()
         self._connections = 0
@@ -261,9 +264,19 @@ class Link:
             )
         except StoreError as error:
             self._attempt = None
+            self._report(error)
             self._down(error)
             return
+        except Exception as error:
+            # Whatever it is, it must not be the last attempt.
+            _log.exception("redis_attempt_broke")
+            self._attempt = None
+            self._down(StoreError(f"Redis: {type(error).__name__}", transient=True))
+            return
         self._attempt = None
+        if self._reported:
+            self._reported = False
+            _log.info("redis_connected", address=str(address))
         self._connection = connection
         self._connections += 1
         self._since = self._clock()
@@ -291,12 +304,19 @@ class Link:
             return  # it was lost in its handshake, which says so itself
         assert self._loop is not None
         self._connection = None
+        self._report(error)
         if self._checking is not None:
             self._checking.cancel()
         self._since = self._clock()
         if self._loop.time() - connection.made_at >= _STEADY:
             self._backoff.reset()
         self._down(error, wait=not connection.stalled)
+
+    def _report(self, error: StoreError) -> None:
+        """One line when it goes, and one when it is back: not one for every attempt."""
+        if not self._reported:
+            self._reported = True
+            _log.warning("redis_lost", address="" if self._address is None else str(self._address), reason=str(error))
 
     def _down(self, error: StoreError, *, wait: bool = False) -> None:
         """Plan the next attempt. What was never sent may wait for one that is made at once."""

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from sidecar.errors import ConfigError, StoreError
-from sidecar.redis import Client, connect
+from sidecar.redis import Client, connect, parse
 from sidecar.redis.link import Link
+from sidecar.redis.transport import Session
+from sidecar.redis.url import Address
 from tests.redis_relay import Relay
 from tests.redis_server import RedisServer, free_port
 from tests.sidecar.redis.conftest import Certificates, FakePeer
@@ -144,6 +147,35 @@ async def test_a_killed_server_fails_at_once_and_counts_right_when_it_is_back(ow
         assert client.nodes[0].connected
         assert client.nodes[0].reconnects == 1
         assert client.nodes[0].error == ""
+
+
+async def test_a_loss_is_one_line_in_the_log_and_so_is_the_return(own_redis: RedisServer) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with opened(own_redis.url) as client:
+            await ask(client, "PING")
+            own_redis.kill()
+            await lost(client)
+            while "cannot be reached" not in client.nodes[0].error:
+                await outcome(client, "PING")
+                await asyncio.sleep(0.001)
+            own_redis.start()
+            await recovered(client, "PING")
+    assert [line["event"] for line in lines] == ["redis_lost", "redis_connected"]
+
+
+async def test_an_attempt_that_breaks_is_not_the_last(redis_server: RedisServer) -> None:
+    places = iter([None, parse(redis_server.url).addresses[0]])
+
+    async def resolve() -> Address:
+        place = next(places)
+        if place is None:
+            raise RuntimeError("a bug")
+        return place
+
+    link = Link(resolve, Session())
+    assert "RuntimeError" in str(await outcome(link, "PING"))
+    assert await recovered(link, "ECHO", "still there") == b"still there"
+    await link.close()
 
 
 async def test_a_server_that_was_never_there_is_found_when_it_comes(tmp_path: Path) -> None:
