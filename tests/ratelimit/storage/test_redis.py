@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -186,3 +187,17 @@ def test_says_which_stores_there_are_and_never_the_password(url: str, text: str)
     with pytest.raises(ConfigError, match=text) as caught:
         open_store(url)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_the_rights_that_the_documents_name_are_enough(tmp_path: Path) -> None:
+    rights = ("+evalsha", "+eval", "+ping", "+get", "+set", "+ttl", "+expire", "+incrby")
+    with RedisServer(tmp_path, "--user", "gate", "on", ">hunter2", "~*", *rights) as server:
+        store = open_store(server.url.replace("unix://", "unix://gate:hunter2@"))
+        await store.ping()
+        with server.client() as other:
+            other.set("{a}_1", 5)  # without a ttl, which it is given
+        for _ in range(2):
+            decision = [add("{a}_1"), reserve("{a}_2"), Operation("b", Action.ADJUST, 5, 0, 60)]
+            counts = await store.apply(decision, 0)  # type: ignore[misc]
+        assert counts == [Count(7), Count(2), Count(10)]
+        await store.close()
