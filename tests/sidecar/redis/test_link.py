@@ -236,11 +236,11 @@ async def test_a_late_reply_is_thrown_away_and_the_connection_kept() -> None:
             await answered.wait()
             writer.write(f"+{name}\r\n".encode())
 
-    async with FakePeer(slow) as peer, opened(peer.url, timeout=0.2) as client:
+    async with FakePeer(slow) as peer, opened(peer.url, timeout=0.5) as client:
         first = ask(client, "ECHO", "first")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.15)
         late = ask(client, "ECHO", "late")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
         replies["first"].set()
         assert await first == b"first"
         while not late.done():
