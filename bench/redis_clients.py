@@ -33,6 +33,7 @@ from ratelimit.storage.base import Action, Operation
 from tests.redis_server import RedisServer
 
 IN_FLIGHT = (1, 100)
+_WIDTH = 110  # of the table; a narrower terminal wraps it
 _SCRIPT = resources.files("ratelimit.scripts").joinpath("fixed_window.lua").read_bytes()
 _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _OPERATIONS = (
@@ -186,6 +187,8 @@ def main() -> int:
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     arguments = parser.parse_args()
     console = Console()
+    if console.width < _WIDTH:
+        console = Console(width=_WIDTH)
     arms = dict(ARMS)
     missing = importlib.util.find_spec("coredis") is None
     if missing:
