@@ -57,7 +57,7 @@ async def test_a_decision_of_one_tenant_is_one_script_call(redis_store: RedisSto
 async def test_other_slots_go_in_the_same_round_trip(redis_server: RedisServer, domain: str) -> None:
     mixed = [reserve(f"{{{domain}}}_a"), add(f"{domain}_x"), add(f"{domain}_y"), reserve(f"{{{domain}}}_b")]
     async with Relay(redis_server.socket) as relay:
-        store = open_store(relay.url)
+        store = open_store(f"{relay.url}?socket_timeout=5")
         await store.apply([add(f"{domain}_first")], 0)  # type: ignore[misc]
         relay.sent.clear()
         assert await store.apply(mixed, 0) == [Count(1)] * 4  # type: ignore[misc]
@@ -94,7 +94,7 @@ async def test_checks_and_refusals_make_no_key(redis_store: RedisStore, client: 
 
 
 async def test_loads_its_script_again_and_counts_once(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+    store = open_store(f"{own_redis.url}?socket_timeout=5")
     async with Redis.from_url(own_redis.url) as client:
         for expected in (1, 2):
             assert await store.apply([add("a")], 0) == [Count(expected)]  # type: ignore[misc]
@@ -124,7 +124,7 @@ class Flushing:
 
 async def test_a_call_that_has_counted_is_not_run_again(own_redis: RedisServer) -> None:
     """The script may be flushed between two calls of one pipeline; the first must not count twice."""
-    client = Flushing(connect(own_redis.url))
+    client = Flushing(connect(own_redis.url, timeout=5))
     store = RedisStore(client)
     assert await store.apply([add("a"), add("b")], 0) == [Count(1), Count(1)]
     assert client.requests == 3
@@ -132,7 +132,7 @@ async def test_a_call_that_has_counted_is_not_run_again(own_redis: RedisServer) 
 
 
 async def test_a_killed_redis_is_a_transient_error_and_not_a_hang(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+    store = open_store(f"{own_redis.url}?socket_timeout=5")
     await store.ping()
     own_redis.kill()
     started = time.monotonic()
@@ -192,7 +192,7 @@ def test_says_which_stores_there_are_and_never_the_password(url: str, text: str)
 async def test_the_rights_that_the_documents_name_are_enough(tmp_path: Path) -> None:
     rights = ("+evalsha", "+eval", "+ping", "+get", "+set", "+ttl", "+expire", "+incrby")
     with RedisServer(tmp_path, "--user", "gate", "on", ">hunter2", "~*", *rights) as server:
-        store = open_store(server.url.replace("unix://", "unix://gate:hunter2@"))
+        store = open_store(server.url.replace("unix://", "unix://gate:hunter2@") + "?socket_timeout=5")
         await store.ping()
         with server.client() as other:
             other.set("{a}_1", 5)  # without a ttl, which it is given

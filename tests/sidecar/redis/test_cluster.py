@@ -47,7 +47,7 @@ def seed(cluster: RedisCluster) -> str:
 
 
 async def test_requests_before_the_map_is_known_find_their_node(cluster: RedisCluster, seed: str) -> None:
-    client = connect(seed)
+    client = connect(seed, timeout=1)
     keys = keys_by_node(cluster, "early")
     replies = await asyncio.gather(*(ask(client, "INCR", key, key=key) for key in keys))
     assert replies == [1, 1, 1]
@@ -55,7 +55,7 @@ async def test_requests_before_the_map_is_known_find_their_node(cluster: RedisCl
 
 
 async def test_one_connection_per_master_and_no_more_redirections(cluster: RedisCluster, seed: str) -> None:
-    client = connect(seed)
+    client = connect(seed, timeout=1)
     assert isinstance(client, Cluster)
     await mapped(client)
     assert sorted(node.address for node in client.nodes) == sorted(f"127.0.0.1:{node.port}" for node in cluster.nodes)
@@ -84,7 +84,7 @@ def redirections(cluster: RedisCluster) -> int:
 
 
 async def test_a_slot_that_moves_is_followed_and_remembered(cluster: RedisCluster, seed: str) -> None:
-    client = connect(seed)
+    client = connect(seed, timeout=1)
     assert isinstance(client, Cluster)
     await mapped(client)
     key = keys_by_node(cluster, "moving")[0]
@@ -105,7 +105,7 @@ async def test_a_slot_that_moves_is_followed_and_remembered(cluster: RedisCluste
 
 
 async def test_a_slot_that_is_moving_is_asked_for_where_it_goes(cluster: RedisCluster, seed: str) -> None:
-    client = connect(seed)
+    client = connect(seed, timeout=1)
     assert isinstance(client, Cluster)
     await mapped(client)
     key = keys_by_node(cluster, "asking")[0]
@@ -121,7 +121,7 @@ async def test_a_slot_that_is_moving_is_asked_for_where_it_goes(cluster: RedisCl
 
 async def test_a_second_redirection_is_a_transient_error(cluster: RedisCluster, seed: str) -> None:
     """Node 0 says that 1 has the slot, and 1 says that 0 has it."""
-    client = connect(seed)
+    client = connect(seed, timeout=1)
     assert isinstance(client, Cluster)
     await mapped(client)
     key = keys_by_node(cluster, "looping")[0]
@@ -138,7 +138,7 @@ async def test_a_second_redirection_is_a_transient_error(cluster: RedisCluster, 
 
 
 async def test_a_node_that_is_gone_fails_its_own_keys_at_once_and_no_others(cluster: RedisCluster, seed: str) -> None:
-    client = connect(seed)
+    client = connect(seed, timeout=1)
     assert isinstance(client, Cluster)
     await mapped(client)
     keys = keys_by_node(cluster, "gone")

@@ -25,7 +25,8 @@ from tests.sidecar.redis.factories import ask, outcome, recovered
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Client]:
-    client = connect(url, **options)
+    """A patient client: a busy machine may be slow."""
+    client = connect(url, **{"timeout": 2, "connect_timeout": 2, **options})
     yield client
     await client.close()
 
@@ -204,7 +205,7 @@ async def lost(client: Client) -> None:
 
 
 async def test_a_server_that_stands_still_is_given_up_and_found_again(own_redis: RedisServer) -> None:
-    async with opened(own_redis.url) as client:
+    async with opened(own_redis.url, timeout=0.1, connect_timeout=0.5) as client:
         await ask(client, "PING")
         own_redis.pause()
         started = time.monotonic()
@@ -255,7 +256,7 @@ async def test_a_late_reply_is_thrown_away_and_the_connection_kept() -> None:
 
 async def test_after_a_stall_nothing_waits_for_the_next_connection(own_redis: RedisServer) -> None:
     """Also when the connection was a steady one: a server that stands still takes connections and answers nothing."""
-    async with opened(own_redis.url) as client:
+    async with opened(own_redis.url, timeout=0.1, connect_timeout=0.5) as client:
         await ask(client, "PING")
         await asyncio.sleep(1.01)  # a connection counts as steady after a second
         own_redis.pause()

@@ -71,7 +71,7 @@ async def test_a_replica_that_is_named_by_mistake_is_not_counted_on(sentinels: S
 
 async def test_follows_a_failover_when_the_master_stands_still(tmp_path: Path) -> None:
     with Sentinels(tmp_path) as own:
-        client = connect(own.url)
+        client = connect(own.url, timeout=0.5)
         await recovered(client, "SET", "a", "kept")
         first, second = own.roles()
         with second.client() as other:
@@ -90,7 +90,7 @@ async def test_follows_a_failover_when_the_master_stands_still(tmp_path: Path) -
 
 async def test_follows_a_failover_that_somebody_asked_for(sentinels: Sentinels) -> None:
     """The old master still answers, and takes writes, for many seconds. It is left all the same."""
-    client = connect(sentinels.url)
+    client = connect(sentinels.url, timeout=0.5)
     await recovered(client, "PING")
     old = client.nodes[0].address
     sentinels.fail_over()
