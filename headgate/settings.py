@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from redis.asyncio.connection import parse_url
 
 from extproc.settings import DEFERRED, PolicySettings
+from ratelimit.storage import check_url
 from sidecar import configfile
 from sidecar.configfile import ConfigFile
 from sidecar.settings import Complaint, Section, load
@@ -30,7 +30,6 @@ _UNITS = {
     "gb": 1_000_000_000,
     "gib": 1 << 30,
 }
-STORE_SCHEMES = ("memory://", "redis://", "rediss://", "unix://")
 
 
 def split_address(value: str) -> tuple[str, int]:
@@ -90,15 +89,7 @@ def _size(value: Any) -> Any:
 
 
 def _store(value: str) -> str:
-    if not value.startswith(STORE_SCHEMES):
-        raise ValueError(f"'{value.split('://')[0]}' is no store | use one of {', '.join(STORE_SCHEMES)}")
-    if value != "memory://":
-        try:
-            parsed = parse_url(value)
-        except ValueError as error:
-            raise ValueError(f"not a Redis URL: {error} | write redis://host:6379/0 or unix:///path") from None
-        if value.startswith("unix://") and not parsed.get("path"):
-            raise ValueError("a unix socket needs a path | write unix:///run/redis.sock")
+    check_url(value)
     return value
 
 

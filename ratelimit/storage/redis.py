@@ -6,141 +6,159 @@ script call. Other counters go with the same pipeline, each slot in a call of it
 Weakness: where one call denies what another slot has already reserved, a second round trip gives that back.
 In between the reservation is visible, so another request may be denied that need not be; none is let through
 too much. An error in between leaves the reservation until its window ends.
+
+A decision that fails in time may still have counted: what was sent is never sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from importlib import resources
 from typing import Any, TypeAlias
 
-from redis.asyncio import Redis
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    MasterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from hiredis import ReplyError
 
 from ratelimit.storage.base import Action, Count, Operation
 from sidecar.errors import StoreError
+from sidecar.redis import Client, LinkState, again, code, hash_tag, pack, store_error
 
 _SCRIPT = resources.files("ratelimit.scripts").joinpath("fixed_window.lua").read_bytes()
 _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()  # Redis' name for the script
-_TRANSIENT = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, MasterDownError, ReadOnlyError, OSError)
 
-_Call: TypeAlias = Mapping[int, Operation]  # the operations of one slot, by their place in the decision
+_Share: TypeAlias = Mapping[int, Operation]  # the operations of one slot, by their place in the decision
 
 
 class RedisStore:
-    """Counters in one Redis. `client` is closed with the store.
+    """Counters in one Redis, or one cluster. `client` is closed with the store."""
 
-    Decisions beyond the client's connections wait for one, rather than fail for want of it.
-    """
-
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._connections = asyncio.Semaphore(client.connection_pool.max_connections)
+        client.add_prelude("SCRIPT", "LOAD", _SCRIPT)
 
-    async def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
-        """Apply one decision. Redis keeps the time of expiry, so `now` is not sent."""
+    def apply(self, operations: Sequence[Operation], now: float) -> Awaitable[Sequence[Count]]:
+        """Apply one decision. Redis keeps the time of expiry, so `now` is not sent.
+
+        Raises `StoreError`: at once when nothing was sent, else when awaited.
+        """
         del now
-        calls = _by_slot(dict(enumerate(operations)))
-        try:
-            async with self._connections:
-                counts = await self._run(calls)
-                back = _to_give_back(calls, counts)
-                if back:
-                    given = await self._run(_by_slot(back))
-                    # A counter may have been reserved from more than once: what is left at the end is true of each.
-                    values = {operation.key: given[index].value for index, operation in back.items()}
-                    counts.update((index, Count(values[operation.key])) for index, operation in back.items())
-        except (RedisError, OSError) as error:
-            raise _wrapped(error) from error
-        return [counts[index] for index in range(len(operations))]
+        if _in_one_slot(operations):
+            call = _Call(self._client, operations)
+            self._client.send(call)
+            return call
+        return self._across(_by_slot(dict(enumerate(operations))))
 
-    async def _run(self, calls: Sequence[_Call]) -> dict[int, Count]:
-        replies = await self._send(calls)
-        missing = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if missing:
-            await self._client.script_load(_SCRIPT)
-            # Only what was not run: the other calls have counted.
-            again = await self._send([calls[place] for place in missing])
-            for place, reply in zip(missing, again, strict=True):
-                replies[place] = reply
-        counts: dict[int, Count] = {}
-        for call, reply in zip(calls, replies, strict=True):
-            if isinstance(reply, Exception):
-                raise reply
-            for place, index in enumerate(call):
-                counts[index] = Count(int(reply[2 * place]), bool(reply[2 * place + 1]))
-        return counts
+    async def _across(self, calls: Sequence[_Share]) -> Sequence[Count]:
+        """Apply a decision whose counters are in more slots than one."""
+        counts = await self._run(calls)
+        back = _to_give_back(calls, counts)
+        if back:
+            given = await self._run(_by_slot(back))
+            # A counter may have been reserved from more than once: what is left at the end is true of each.
+            values = {operation.key: given[index].value for index, operation in back.items()}
+            counts.update((index, Count(values[operation.key])) for index, operation in back.items())
+        return [counts[index] for index in range(len(counts))]
 
-    async def _send(self, calls: Sequence[_Call]) -> list[Any]:
-        """Each call's reply, or the error that Redis replied with."""
-        if len(calls) == 1:
-            try:
-                return [await self._client.evalsha(_SHA, *_arguments(calls[0]))]
-            except NoScriptError as error:
-                return [error]
-        pipeline = self._client.pipeline(transaction=False)
+    async def _run(self, shares: Sequence[_Share]) -> dict[int, Count]:
+        calls = [_Call(self._client, tuple(share.values())) for share in shares]
         for call in calls:
-            pipeline.evalsha(_SHA, *_arguments(call))
-        return list(await pipeline.execute(raise_on_error=False))
+            try:
+                self._client.send(call)
+            except StoreError as error:
+                call.fail(error)
+        try:
+            if calls:
+                await asyncio.wait(calls)  # every one has its say before one fails them all
+            counts: dict[int, Count] = {}
+            for share, call in zip(shares, calls, strict=True):
+                counts.update(zip(share, call.result(), strict=True))
+            return counts
+        finally:
+            for call in calls:
+                call.cancel()
 
     async def ping(self) -> None:
         """Raise `StoreError` when Redis does not answer."""
-        try:
-            async with self._connections:
-                await self._client.ping()
-        except (RedisError, OSError) as error:
-            raise _wrapped(error) from error
+        await self._client.ping()
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._client.close()
+
+    @property
+    def nodes(self) -> tuple[LinkState, ...]:
+        """How each server is connected, for operators."""
+        return self._client.nodes
 
 
-def _wrapped(error: Exception) -> StoreError:
-    transient = isinstance(error, _TRANSIENT) and not isinstance(error, AuthenticationError)
-    return StoreError(f"Redis: {str(error) or type(error).__name__}", transient=transient)
+class _Call(asyncio.Future[Sequence[Count]]):
+    """The operations of one slot: request and answer in one object, because there is one per decision."""
+
+    __slots__ = ("_client", "_operations", "_whole", "key", "packed", "redirected")
+
+    def __init__(self, client: Client, operations: Sequence[Operation]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._client = client
+        self._operations = operations
+        self._whole = False  # the script itself was sent
+        self.key = operations[0].key
+        self.packed = _packed("EVALSHA", _SHA, operations)
+        self.redirected = False
+
+    def answer(self, reply: Any) -> None:
+        """Counts, or an error. A script that Redis has lost is sent whole: this call has not run."""
+        if self.done():
+            return
+        if reply.__class__ is list and len(reply) == 2 * len(self._operations):
+            pairs = iter(reply)
+            self.set_result([Count(value, over == 1) for value, over in zip(pairs, pairs, strict=True)])
+        elif not isinstance(reply, ReplyError):
+            self.fail(StoreError("Redis: the script's answer cannot be read", transient=False))
+        elif code(reply) == "NOSCRIPT" and not self._whole:
+            self._whole = True
+            self.packed = _packed("EVAL", _SCRIPT, self._operations)
+            try:
+                self._client.send(self)
+            except StoreError as error:
+                self.fail(error)
+        else:
+            self.fail(store_error(reply))
+
+    def fail(self, error: StoreError) -> None:
+        """Nobody is left waiting."""
+        if not self.done():
+            self.set_exception(again(error))
 
 
-def _slot(key: str) -> str:
-    """What decides the slot: the hash tag, or the whole key (Redis Cluster specification, hash tags)."""
-    start = key.find("{")
-    end = key.find("}", start + 1) if start >= 0 else -1
-    return key[start + 1 : end] if end > start + 1 else key
+def _packed(command: str, script: str | bytes, operations: Sequence[Operation]) -> bytes:
+    parts: list[str | int | bytes] = [command, script, len(operations)]
+    parts += [operation.key for operation in operations]
+    for _, action, hits, limit, ttl in operations:
+        parts += (action.value, hits, limit, ttl)
+    return pack(*parts)
 
 
-def _by_slot(operations: _Call) -> list[_Call]:
-    calls: dict[str, dict[int, Operation]] = {}
+def _in_one_slot(operations: Sequence[Operation]) -> bool:
+    return len({hash_tag(operation.key) for operation in operations}) == 1
+
+
+def _by_slot(operations: _Share) -> list[_Share]:
+    shares: dict[str, dict[int, Operation]] = {}
     for index, operation in operations.items():
-        calls.setdefault(_slot(operation.key), {})[index] = operation
-    return list(calls.values())
+        shares.setdefault(hash_tag(operation.key), {})[index] = operation
+    return list(shares.values())
 
 
-def _to_give_back(calls: Sequence[_Call], counts: Mapping[int, Count]) -> _Call:
+def _to_give_back(shares: Sequence[_Share], counts: Mapping[int, Count]) -> _Share:
     """What undoes the reserves of the calls that denied nothing, when another call did."""
-    denied = [any(counts[index].over for index in call) for call in calls]
-    if len(calls) == 1 or not any(denied):
+    denied = [any(counts[index].over for index in share) for share in shares]
+    if len(shares) == 1 or not any(denied):
         return {}
     return {
         index: operation._replace(action=Action.ADJUST, hits=-operation.hits)
-        for call, over in zip(calls, denied, strict=True)
+        for share, over in zip(shares, denied, strict=True)
         if not over
-        for index, operation in call.items()
+        for index, operation in share.items()
         if operation.action is Action.RESERVE
     }
-
-
-def _arguments(call: _Call) -> list[Any]:
-    keys = [operation.key for operation in call.values()]
-    values = [part for o in call.values() for part in (o.action.value, o.hits, o.limit, o.ttl)]
-    return [len(keys), *keys, *values]

@@ -14,8 +14,8 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture(scope="session")
 def redis_url(redis_server: RedisServer) -> str:
-    """The URL of a real Redis, shared by the run: use a `domain` of your own, never flush."""
-    return redis_server.url
+    """The URL of a real Redis, shared by the run: use a `domain` of your own, never flush. A busy machine may be slow."""
+    return f"{redis_server.url}?socket_timeout=5&socket_connect_timeout=5"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from ratelimit.algorithms.fixed_window import counter_key, seconds_until_reset, window_start
 from ratelimit.errors import RequestError
@@ -219,27 +220,28 @@ def test_the_embedded_store_answers_at_once() -> None:
 
 
 async def test_redis_counters_expire(redis_server: RedisServer) -> None:
-    client = connect(redis_server.url, timeout=5)
-    store = RedisStore(client)
+    store = RedisStore(connect(redis_server.url, timeout=5))
     await store.apply(
         [Operation("ttl-test", Action.RESERVE, 1, 5, 65), Operation("ttl-none", Action.RESERVE, 0, 5, 65)], 0
     )
-    assert 60 < await client.ttl("ttl-test") <= 65
-    assert await client.exists("ttl-none") == 0
+    async with Redis.from_url(redis_server.url) as client:
+        assert 60 < await client.ttl("ttl-test") <= 65
+        assert await client.exists("ttl-none") == 0
     await store.close()
 
 
 async def test_a_flushed_script_is_loaded_again(redis_server: RedisServer) -> None:
-    client = connect(redis_server.url, timeout=5)
-    world = World(RedisStore(client))
-    await world.take(1)
-    await client.script_flush()
-    await world.take(1)
-    assert await world.used() == 2
-    await client.script_flush()
+    store = RedisStore(connect(redis_server.url, timeout=5))
+    world = World(store)
+    async with Redis.from_url(redis_server.url) as client:
+        await world.take(1)
+        await client.script_flush()
+        await world.take(1)
+        assert await world.used() == 2
+        await client.script_flush()
     decision = await world.ask(rules(10, Mode.CONSUME), world.descriptor("a", 1), world.descriptor("b", 1))
     assert not decision.over
-    await client.aclose()
+    await store.close()
 
 
 async def test_a_dead_redis_is_a_transient_error_and_it_comes_back(own_redis: RedisServer) -> None:
@@ -260,12 +262,13 @@ async def test_a_dead_redis_is_a_transient_error_and_it_comes_back(own_redis: Re
 
 
 async def test_a_value_that_is_no_counter_is_an_error_that_lasts(redis_server: RedisServer) -> None:
-    client = connect(redis_server.url, timeout=5)
-    await client.lpush("not-a-counter", "x")
+    async with Redis.from_url(redis_server.url) as client:
+        await client.lpush("not-a-counter", "x")
+    store = RedisStore(connect(redis_server.url, timeout=5))
     with pytest.raises(StoreError) as caught:
-        await RedisStore(client).apply([Operation("not-a-counter", Action.ADD, 1, 5, 65)], 0)
+        await store.apply([Operation("not-a-counter", Action.ADD, 1, 5, 65)], 0)
     assert not caught.value.transient
-    await client.aclose()
+    await store.close()
 
 
 @pytest.mark.parametrize("url", ["postgres://x", "memory", "redis:/x", ""])

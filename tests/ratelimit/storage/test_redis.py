@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -10,6 +11,9 @@ from redis.asyncio import Redis
 from ratelimit.storage import MemoryStore, RedisStore, open_store
 from ratelimit.storage.base import Action, Count, Operation
 from sidecar.errors import ConfigError, StoreError
+from sidecar.redis import Client, LinkState, Request, connect
+from sidecar.redis.request import Command
+from tests.redis_relay import Relay
 from tests.redis_server import RedisServer
 
 
@@ -50,22 +54,15 @@ async def test_a_decision_of_one_tenant_is_one_script_call(redis_store: RedisSto
     assert after["cmdstat_evalsha"] - before["cmdstat_evalsha"] == 1
 
 
-async def test_other_slots_go_in_the_same_round_trip(
-    redis_store: RedisStore, domain: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent: list[int] = []
-    send = RedisStore._send
-
-    async def counted(self: RedisStore, calls: list[dict[int, Operation]]) -> object:
-        sent.append(len(calls))
-        return await send(self, calls)
-
-    monkeypatch.setattr(RedisStore, "_send", counted)
+async def test_other_slots_go_in_the_same_round_trip(redis_server: RedisServer, domain: str) -> None:
     mixed = [reserve(f"{{{domain}}}_a"), add(f"{domain}_x"), add(f"{domain}_y"), reserve(f"{{{domain}}}_b")]
-    await redis_store.apply([add(f"{domain}_first")], 0)
-    sent.clear()
-    assert await redis_store.apply(mixed, 0) == [Count(1)] * 4
-    assert sent == [3]
+    async with Relay(redis_server.socket) as relay:
+        store = open_store(f"{relay.url}?socket_timeout=5")
+        await store.apply([add(f"{domain}_first")], 0)  # type: ignore[misc]
+        relay.sent.clear()
+        assert await store.apply(mixed, 0) == [Count(1)] * 4  # type: ignore[misc]
+        assert [chunk.count(b"EVALSHA") for chunk in relay.sent] == [3]
+        await store.close()
 
 
 async def test_every_key_has_a_ttl(redis_store: RedisStore, client: Redis, domain: str) -> None:
@@ -97,7 +94,7 @@ async def test_checks_and_refusals_make_no_key(redis_store: RedisStore, client: 
 
 
 async def test_loads_its_script_again_and_counts_once(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+    store = open_store(f"{own_redis.url}?socket_timeout=5")
     async with Redis.from_url(own_redis.url) as client:
         for expected in (1, 2):
             assert await store.apply([add("a")], 0) == [Count(expected)]  # type: ignore[misc]
@@ -106,41 +103,36 @@ async def test_loads_its_script_again_and_counts_once(own_redis: RedisServer) ->
     await store.close()
 
 
+class Flushing:
+    """A client that loses the script before the second of two requests, on the same connection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.requests = 0
+        self.add_prelude, self.ping, self.close = client.add_prelude, client.ping, client.close
+
+    @property
+    def nodes(self) -> tuple[LinkState, ...]:
+        return self._client.nodes
+
+    def send(self, request: Request) -> None:
+        self.requests += 1
+        if self.requests == 2:
+            self._client.send(Command("SCRIPT", "FLUSH"))
+        self._client.send(request)
+
+
 async def test_a_call_that_has_counted_is_not_run_again(own_redis: RedisServer) -> None:
     """The script may be flushed between two calls of one pipeline; the first must not count twice."""
-    store = open_store(own_redis.url)
-    assert isinstance(store, RedisStore)
-    await store.apply([add("warm")], 0)
-    pipeline_of = store._client.pipeline
-
-    def flushing(transaction: bool) -> object:
-        pipeline = pipeline_of(transaction=transaction)
-        evalsha = pipeline.evalsha
-        calls: list[object] = []
-
-        def record(*arguments: object) -> object:
-            if calls:
-                pipeline.execute_command("SCRIPT FLUSH")
-            calls.append(arguments)
-            return evalsha(*arguments)  # type: ignore[arg-type]
-
-        execute = pipeline.execute
-
-        async def without_the_flush(raise_on_error: bool) -> object:
-            replies = await execute(raise_on_error=raise_on_error)
-            return [replies[0], *replies[2:]]
-
-        pipeline.evalsha = record  # type: ignore[method-assign,assignment]
-        pipeline.execute = without_the_flush  # type: ignore[method-assign,assignment]
-        return pipeline
-
-    store._client.pipeline = flushing  # type: ignore[method-assign,assignment]
+    client = Flushing(connect(own_redis.url, timeout=5))
+    store = RedisStore(client)
     assert await store.apply([add("a"), add("b")], 0) == [Count(1), Count(1)]
+    assert client.requests == 3
     await store.close()
 
 
 async def test_a_killed_redis_is_a_transient_error_and_not_a_hang(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+    store = open_store(f"{own_redis.url}?socket_timeout=5")
     await store.ping()
     own_redis.kill()
     started = time.monotonic()
@@ -185,7 +177,7 @@ async def test_opens_by_scheme(redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("memcached://user:hunter2@h", "there is no store for 'memcached://'"),
+        ("memcached://user:hunter2@h", "'memcached' is no store"),
         ("user:hunter2@h:6379", "has no scheme"),
         ("", "has no scheme"),
         ("redis://h:notaport", "not a Redis URL"),
@@ -195,3 +187,17 @@ def test_says_which_stores_there_are_and_never_the_password(url: str, text: str)
     with pytest.raises(ConfigError, match=text) as caught:
         open_store(url)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_the_rights_that_the_documents_name_are_enough(tmp_path: Path) -> None:
+    rights = ("+evalsha", "+eval", "+ping", "+get", "+set", "+ttl", "+expire", "+incrby")
+    with RedisServer(tmp_path, "--user", "gate", "on", ">hunter2", "~*", *rights) as server:
+        store = open_store(server.url.replace("unix://", "unix://gate:hunter2@") + "?socket_timeout=5")
+        await store.ping()
+        with server.client() as other:
+            other.set("{a}_1", 5)  # without a ttl, which it is given
+        for _ in range(2):
+            decision = [add("{a}_1"), reserve("{a}_2"), Operation("b", Action.ADJUST, 5, 0, 60)]
+            counts = await store.apply(decision, 0)  # type: ignore[misc]
+        assert counts == [Count(7), Count(2), Count(10)]
+        await store.close()

@@ -9,8 +9,9 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit.storage import MemoryStore, RedisStore, open_store
+from ratelimit.storage import MemoryStore, RedisStore
 from ratelimit.storage.base import MAX_COUNT, Action, Count, Operation
+from sidecar.redis import connect
 
 _RUN, _NUMBER = uuid4().hex, itertools.count()
 
@@ -41,8 +42,7 @@ decisions = st.lists(st.lists(operations, min_size=1, max_size=5).map(one_mode_e
 
 
 async def answers(url: str, asked: list[list[Operation]]) -> list[list[Count]]:
-    store = open_store(url)
-    assert isinstance(store, RedisStore)
+    store = RedisStore(connect(url, timeout=5))
     try:
         return [list(await store.apply(one, 0)) for one in asked]
     finally:
