@@ -23,13 +23,19 @@ class Upstream:
         self._processes = Processes()
         self._placement = placement
         self.port = free_port()
-        self.roles: dict[str, psutil.Process] = {}
+        self._process: psutil.Process | None = None
+
+    @property
+    def process(self) -> psutil.Process:
+        """Its process, once started."""
+        assert self._process is not None
+        return self._process
 
     def start(self) -> None:
         """Serve on `port`."""
         command = [sys.executable, "-m", "headgate", "fake-provider", "--port", str(self.port), "--no-record"]
         command += ["--behaviour", "chunks=50"]
-        self.roles = {"provider": self._processes.spawn(command, self._placement.load)}
+        self._process = self._processes.spawn(command, self._placement.load)
         self._processes.until_listening(self.port)
 
     def stop(self) -> None:
@@ -40,13 +46,16 @@ class Upstream:
 class Arm:
     """One way from the generator to the provider. After `start`, `port` is where to and `roles` names its processes.
 
-    `counts`: a key's limits are counted on this way, and the answer's headers show it.
+    `counts`: each request is counted against its key's limits, and the answer's headers show it; `settles`: the real
+    usage is charged as well.
     """
 
     counts = False
+    settles = False
+    answers_itself = False  # what it is asked with GET, without the provider
     model = MODEL  # what the client asks for
     target_model = MODEL  # what the provider must be asked for
-    secrets: tuple[str, ...] = ()  # in place of the gateway's keys
+    headers: tuple[str, ...] = ()  # what the client sends in place of a gateway key
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,6 +110,7 @@ class Headgate(Arm):
     """
 
     counts = True
+    settles = True
 
     def __init__(self, name: str, overlay: Mapping[str, Any], *, redis: bool = False, keys: int = 1) -> None:
         super().__init__(name)

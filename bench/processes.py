@@ -117,7 +117,7 @@ class Processes:
         for process, log in self._running:
             if process.poll() is not None:
                 lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-                words = " | ".join(lines[-_LINES_SHOWN:]) or "it said nothing"
+                words = " | ".join(lines[-_LINES_SHOWN:]).replace(f"{self.folder}/", "") or "it said nothing"
                 raise UnavailableError(f"ended with status {process.returncode}: {words}")
 
     def until(self, ready: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bench.loadgen import Target
 
@@ -27,30 +29,57 @@ def digest(secret: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of request. `chunk_delay_ms` parts a stream's chunks; `rate` (requests/s) paces what cannot saturate.
+    """One kind of request, and how it is measured.
 
-    `keys` is how many gateway keys take turns.
+    `chunk_delay_ms` parts a stream's chunks. `keys` is how many gateway keys take turns. `saturate` keeps every
+    connection busy; `rate` (requests/s, 0: not) is what it is also paced at.
     """
 
     name: str
     stream: bool = False
     chunks: int = CHUNKS
     chunk_delay_ms: int = 0
-    rate: float = 0.0
     keys: int = 1
+    saturate: bool = True
+    rate: float = 0.0
+    method: str = "POST"
+    path: str = "/v1/chat/completions"
 
     @property
     def events(self) -> int:
         """Server-sent events of a whole answer."""
         return self.chunks + _FRAME_EVENTS if self.stream else 0
 
-    def target(self, port: int, *, model: str = MODEL, secrets: tuple[str, ...] = ()) -> Target:
-        """The requests, for a gateway on `port`. `secrets` replaces the keys."""
-        chosen = secrets or tuple(key(index) for index in range(self.keys))
-        return Target("127.0.0.1", port, tuple(self._request(port, model, one) for one in chosen), self.events)
+    @property
+    def paced_connections(self) -> int:
+        """Enough that a request finds a free one at `rate`, even when answers take half again as long."""
+        answer = 0.05 + self.events * self.chunk_delay_ms / 1000
+        return max(16, int(self.rate * answer * 1.5))
 
-    def _request(self, port: int, model: str, secret: str) -> bytes:
-        body = {
+    def target(self, port: int, *, model: str = MODEL, headers: Sequence[str] = ()) -> Target:
+        """The requests for a gateway on `port`. `headers` (whole lines) replace the gateway key's."""
+        if headers:
+            requests = [self._request(port, model, headers)]
+        else:
+            secrets = (key(index) for index in range(self.keys))
+            requests = [self._request(port, model, (f"authorization: Bearer {one}",)) for one in secrets]
+        return Target("127.0.0.1", port, tuple(requests), self.events)
+
+    def _request(self, port: int, model: str, headers: Sequence[str]) -> bytes:
+        raw = self.body(model)
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"host: 127.0.0.1:{port}", *headers]
+        if raw:
+            lines += ["content-type: application/json", f"content-length: {len(raw)}"]
+        directive = self._directive()
+        if directive:
+            lines.append(f"x-fake: {directive}")
+        return "\r\n".join([*lines, "", ""]).encode() + raw
+
+    def body(self, model: str) -> bytes:
+        """What is posted; empty for a GET."""
+        if self.method == "GET":
+            return b""
+        body: dict[str, Any] = {
             "model": model,
             "max_tokens": 100,
             "stream": self.stream,
@@ -58,18 +87,7 @@ class Workload:
         }
         if self.stream:
             body["stream_options"] = {"include_usage": True}
-        raw = json.dumps(body).encode()
-        lines = [
-            "POST /v1/chat/completions HTTP/1.1",
-            f"host: 127.0.0.1:{port}",
-            f"authorization: Bearer {secret}",
-            "content-type: application/json",
-            f"content-length: {len(raw)}",
-        ]
-        directive = self._directive()
-        if directive:
-            lines.append(f"x-fake: {directive}")
-        return "\r\n".join([*lines, "", ""]).encode() + raw
+        return json.dumps(body).encode()
 
     def _directive(self) -> str:
         """What the fake provider is told beyond its defaults."""
@@ -81,6 +99,7 @@ class Workload:
         return ",".join(parts)
 
 
-JSON = Workload("JSON, 2 KB request")
-BURST_50 = Workload("50 chunks at once", stream=True)
+RATE = 200.0  # requests/s at which added time is measured: no arm is near its limit there
+JSON = Workload("JSON, 2 KB request", rate=RATE)
+BURST_50 = Workload("50 chunks at once", stream=True, rate=RATE)
 BURST_500 = Workload("500 chunks at once", stream=True, chunks=500)
