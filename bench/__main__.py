@@ -1,4 +1,4 @@
-"""`python -m bench [SUITE]`: measure a suite's arms side by side. Every run is bounded in time and stays on loopback."""
+"""`python -m bench [SUITE]`: measure a suite's arms side by side. Every run is bounded in time, loopback only."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ import statistics
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 import uvloop
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from bench import envoy
 from bench.ablations import ABLATIONS, Ablation
@@ -30,6 +30,8 @@ from bench.gateway import base
 from bench.loadgen import closed
 from bench.machine import machine
 from bench.processes import FLOATING, Placement, Processes, UnavailableError, free_port
+from bench.report import publish
+from bench.sheet import Sheet
 from bench.workloads import BURST_50, BURST_500, JSON, Workload
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
@@ -130,25 +132,25 @@ def measure(arm: Arm, sidecar: psutil.Process, workload: Workload, seconds: floa
     return Round(used["envoy"], python_us(used), load.done / load.seconds, load.failed)
 
 
-def table(rounds: dict[str, list[Round]], title: str) -> Table:
-    """Medians, and differences to the whole chain with their spread."""
-    shown = Table(title=title)
-    columns = ("variant", "Envoy us", "difference", "lowest to highest", "Python us", "requests/s", "failed")
-    for name in columns:
-        shown.add_column(name, justify="left" if name == "variant" else "right")
-    whole = rounds[_WHOLE]
+def sheet(rounds: dict[str, list[Round]], title: str, left_out: dict[str, str]) -> Sheet:
+    """Medians, and differences to the whole chain of the same round."""
+    rows = []
     for name, own in rounds.items():
-        differences = [one.envoy_us - base.envoy_us for one, base in zip(own, whole, strict=True)]
-        shown.add_row(
-            name,
-            f"{statistics.median(one.envoy_us for one in own):.1f}",
-            "" if name == _WHOLE else f"{statistics.median(differences):+.1f}",
-            "" if name == _WHOLE else f"{min(differences):+.1f} to {max(differences):+.1f}",
-            f"{statistics.median(one.python_us for one in own):.1f}",
-            f"{statistics.median(one.rate for one in own):,.0f}",
-            str(sum(one.failed for one in own)),
+        differences = [one.envoy_us - whole.envoy_us for one, whole in zip(own, rounds[_WHOLE], strict=True)]
+        rows.append(
+            (
+                name,
+                f"{statistics.median(one.envoy_us for one in own):.1f}",
+                "" if name == _WHOLE else f"{statistics.median(differences):+.1f}",
+                "" if name == _WHOLE else f"{min(differences):+.1f} to {max(differences):+.1f}",
+                f"{statistics.median(one.python_us for one in own):.1f}",
+                f"{statistics.median(one.rate for one in own):,.0f}",
+                str(sum(one.failed for one in own)),
+            )
         )
-    return shown
+    columns = ("variant", "Envoy us", "difference", "lowest to highest", "Python us", "requests/s", "failed")
+    notes = tuple(f"not available: {name}: {reason}" for name, reason in left_out.items())
+    return Sheet(title, columns, tuple(rows), notes, left=1)
 
 
 def main() -> int:
@@ -160,6 +162,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only the variants that hold one of these words (comma-separated)")
     parser.add_argument("--config", type=json.loads, default={}, help="JSON, laid over the gateway's configuration")
     parser.add_argument("--no-pin", action="store_true", help="let everything float over every core")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     words = [word for word in arguments.only.split(",") if word]
     chosen = [one for one in ABLATIONS if not words or any(word in one.name for word in words)]
@@ -194,9 +197,10 @@ def main() -> int:
             arm.stop()
         sidecar.stop()
         upstream.stop()
-    console.print(table(rounds, f"{_WORKLOADS[arguments.workload].name}; CPU per request; {machine()}"))
-    for name, reason in left_out.items():
-        console.print(f"not available: {name}: {reason}", highlight=False, markup=False)
+    workload = _WORKLOADS[arguments.workload]
+    shown = sheet(rounds, f"{workload.name}; CPU per request; {machine()}", left_out)
+    raw = {name: [asdict(one) for one in own] for name, own in rounds.items()}
+    publish(f"ablate-{arguments.workload}", shown, {"rounds": raw}, arguments.output, console)
     return 1 if any(one.failed for own in rounds.values() for one in own) else 0
 
 

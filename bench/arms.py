@@ -52,6 +52,7 @@ class Arm:
 
     counts = False
     settles = False
+    reframes = False  # gives a stream's words in events of its own, as many as it likes
     answers_itself = False  # what it is asked with GET, without the provider
     model = MODEL  # what the client asks for
     target_model = MODEL  # what the provider must be asked for

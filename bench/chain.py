@@ -25,7 +25,10 @@ _ADDED_P99_MS = 1.5
 
 def gateways() -> list[Headgate]:
     """Headgate in both topologies, as the peers are measured beside it."""
-    return [Headgate(NATIVE_ENVOY, native("envoy"), keys=KEYS), Headgate(NATIVE_IN_PROCESS, native("in_process"), keys=KEYS)]
+    return [
+        Headgate(NATIVE_ENVOY, native("envoy"), keys=KEYS),
+        Headgate(NATIVE_IN_PROCESS, native("in_process"), keys=KEYS),
+    ]
 
 
 def suite() -> Suite:

@@ -25,9 +25,8 @@ def spawn(processes: Processes, bootstrap: Json, placement: Placement, *, name: 
 
 def command(bootstrap: Path) -> list[str]:
     """The command line of an Envoy with one worker, as `headgate up` starts it."""
-    return [
-        str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error",
-    ]  # fmt: skip
+    quiet = ["--disable-hot-restart", "--log-level", "error"]
+    return [str(envoy_binary()), "-c", str(bootstrap), "--concurrency", "1", *quiet]
 
 
 def bare(port: int, upstream_port: int) -> Json:

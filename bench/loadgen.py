@@ -146,9 +146,10 @@ class _Closed(Answered):
         self.idle = asyncio.Event()
         self.running = 0
 
-    def begin(self, client: _Client) -> None:
-        self.running += 1
-        self._send(client, time.perf_counter())
+    def begin(self, clients: Sequence[_Client]) -> None:
+        self.running = len(clients)
+        for client in clients:
+            self._send(client, time.perf_counter())
 
     def _send(self, client: _Client, now: float) -> None:
         self._left -= 1
@@ -177,8 +178,7 @@ async def closed(target: Target, *, connections: int, seconds: float, count: int
     state = _Closed(target.requests, time.perf_counter() + seconds, count, load)
     clients = await _connect(target, state, connections)
     used, started = time.process_time(), time.perf_counter()
-    for client in clients[:count]:
-        state.begin(client)
+    state.begin(clients[:count])
     await asyncio.wait_for(state.idle.wait(), seconds + _LAST_SECONDS)
     load.seconds = time.perf_counter() - started
     load.cpu = time.process_time() - used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.arms import Arm, Upstream
 from bench.cpu import Account, rss_mb
@@ -42,10 +42,12 @@ class Figures:
 
 async def measure(arm: Arm, upstream: Upstream, workload: Workload, *, seconds: float) -> Figures:
     """Look closely, warm up, saturate, pace, look again. The figures of an arm that fails the first look are empty."""
-    target = workload.target(arm.port, model=arm.model, headers=arm.headers)
     before = await asyncio.to_thread(probe, arm, workload)
     if before.problem:
         return Figures(failed=1, problems=(before.problem,))
+    target = workload.target(arm.port, model=arm.model, headers=arm.headers)
+    if arm.reframes:
+        target = replace(target, events=before.events)
     loads: list[Load] = [await closed(target, connections=CONNECTIONS, seconds=_WARM_SECONDS)]
     saturated: dict[str, float] = {}
     generator = provider = rate = 0.0

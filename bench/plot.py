@@ -12,7 +12,7 @@ from bench.cpu import python_us
 from bench.measure import Figures
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen first
+from matplotlib import pyplot as plt
 
 _ENVOY, _PYTHON, _OTHER, _RATE = "#ccbb44", "#228833", "#aa3377", "#4477aa"
 

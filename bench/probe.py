@@ -23,10 +23,11 @@ class Seen:
     requests_left: int | None = None
     tokens_left: int | None = None
     usage: int = 0
+    events: int = 0
 
 
 def probe(arm: Arm, workload: Workload) -> Seen:
-    """Ask once, with the first key, and check status, model, events and usage."""
+    """Ask once, with the first key, and check status, model, words, events and usage."""
     target = workload.target(arm.port, model=arm.model, headers=arm.headers)
     status, headers, body = _ask(target)
     if status != 200:
@@ -40,7 +41,7 @@ def probe(arm: Arm, workload: Workload) -> Seen:
         values = _values(body, workload.stream)
         usage = next((value["usage"]["total_tokens"] for value in reversed(values) if value.get("usage")), 0)
         problem = _problem(arm, workload, body, values, usage)
-    return Seen(problem, left[0], left[1], usage)
+    return Seen(problem, left[0], left[1], usage, body.count(b"data: ") if workload.stream else 0)
 
 
 def _ask(target: Target) -> tuple[int, dict[str, str], bytes]:
@@ -76,9 +77,19 @@ def _problem(arm: Arm, workload: Workload, body: bytes, values: list[dict[str, A
     models = {value.get("model") for value in values}
     if models != {arm.target_model}:
         return f"the provider was asked for {models}, not {arm.target_model}"
-    if workload.stream and body.count(b"data: ") != workload.events:
+    words = len("".join(_content(value) for value in values).split())
+    if words != workload.chunks:
+        return f"{words} words instead of {workload.chunks}"
+    if workload.stream and not arm.reframes and body.count(b"data: ") != workload.events:
         return f"{body.count(b'data: ')} events instead of {workload.events}"
     return "" if usage else "no usage in the answer"
+
+
+def _content(value: dict[str, Any]) -> str:
+    """What of the answer's text is in a whole answer or in one chunk of it."""
+    return "".join(
+        (choice.get("delta") or choice.get("message") or {}).get("content") or "" for choice in value["choices"]
+    )
 
 
 def counted(arm: Arm, workload: Workload, before: Seen, after: Seen, done: int) -> str:

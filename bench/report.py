@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +24,7 @@ _COLUMNS = (
     "Envoy us",
     "Python us",
     "other us",
-    "at the rate: Envoy + Python us",
+    "at the rate: Envoy + Python + other us",
     "added p50 / p99 ms over direct",
     "over bare",
     "RSS MB",
@@ -47,6 +47,9 @@ def other_us(cpu_us: dict[str, float]) -> float:
     return sum(cpu_us.values()) - envoy_us(cpu_us) - python_us(cpu_us)
 
 
+_PARTS = (envoy_us, python_us, other_us)
+
+
 def sheet(suite: Suite, results: Results, options: Options) -> Sheet:
     """The table of a suite, and under it what was reached."""
     rows = [_row(results, workload, arm) for workload, arm in results.rounds]
@@ -63,17 +66,18 @@ def sheet(suite: Suite, results: Results, options: Options) -> Sheet:
 
 
 def _load_note(results: Results) -> str:
-    """What generator and provider cost beside the arms: that they are not the limit is to be seen."""
-    saturated = [rounds for rounds in results.rounds.values() if rounds[0].requests_per_second]
-    if not saturated:
-        return "Nothing was saturated."
-    generator = Spread.of([one.generator_us for rounds in saturated for one in rounds])
-    provider = Spread.of([one.provider_us for rounds in saturated for one in rounds])
+    """What generator and provider cost, where nothing stands between them: whether they can be the limit."""
+    parts = []
+    for (workload, arm), rounds in results.rounds.items():
+        if arm == "direct" and rounds[0].requests_per_second:
+            generator = spread(rounds, lambda one: one.generator_us).median
+            provider = spread(rounds, lambda one: one.provider_us).median
+            parts.append(f"{generator:.0f} + {provider:.0f} ({workload})")
     late = sum(one.late for rounds in results.rounds.values() for one in rounds)
-    lag = max(one.lag_p99_ms for rounds in results.rounds.values() for one in rounds)
+    lag = max((one.lag_p99_ms for rounds in results.rounds.values() for one in rounds), default=0.0)
     return (
-        f"Generator {generator:.0f} us, provider {provider:.0f} us per request over all arms; "
-        f"{late} paced requests found no free connection; the generator's timer was at most {lag:.1f} ms behind (p99)."
+        f"Generator + provider, CPU us per request, direct: {', '.join(parts) or '-'}. {late} paced requests found no "
+        f"free connection; the generator's timer was at most {lag:.1f} ms behind (p99)."
     )
 
 
@@ -85,21 +89,27 @@ def _row(results: Results, workload: str, arm: str) -> tuple[str, ...]:
     failed = sum(one.failed for one in rounds)
     rate = spread(rounds, lambda one: one.requests_per_second)
     bare_rate = spread(bare, lambda one: one.requests_per_second).median if bare else 0.0
+    at_rate = [spread(rounds, lambda one, part=part: part(one.paced_cpu_us)).median for part in _PARTS]  # type: ignore[misc]
     return (
         workload,
         arm,
         f"{rate:,.0f}" if first.requests_per_second else "-",
         f"{rate.median / bare_rate:.2f}" if bare_rate else "-",
-        *(_cpu(rounds, part) for part in (envoy_us, python_us, other_us)),
-        f"{spread(rounds, lambda one: envoy_us(one.paced_cpu_us)).median:.0f} + "
-        f"{spread(rounds, lambda one: python_us(one.paced_cpu_us)).median:.0f}"
-        if first.paced_cpu_us
-        else "-",
+        *(_cpu(rounds, part) for part in _PARTS),
+        " + ".join(f"{value:.0f}" for value in at_rate if value >= 1) or "-",
         _added(rounds, direct),
         _added(rounds, bare),
-        " + ".join(f"{role} {value:.0f}" for role, value in sorted(rounds[-1].rss_mb.items())) or "-",
+        _rss(rounds[-1].rss_mb),
         "; ".join([*sorted(problems), *([f"{failed} failed"] if failed else [])]) or "ok",
     )
+
+
+def _rss(rss_mb: dict[str, float]) -> str:
+    """By role; a peer's processes as one sum."""
+    tree = [value for role, value in rss_mb.items() if role.startswith("process")]
+    if tree:
+        return f"{sum(tree):.0f} in {len(tree)} process{'es' if len(tree) > 1 else ''}"
+    return " + ".join(f"{role} {value:.0f}" for role, value in sorted(rss_mb.items())) or "-"
 
 
 def _cpu(rounds: Sequence[Figures], part: Callable[[dict[str, float]], float]) -> str:
@@ -125,13 +135,16 @@ def run_and_write(suite: Suite, options: Options, folder: Path, console: Console
     """Run a suite, print its table, write JSON, markdown and plot into `folder`. Returns whether something failed."""
     results = run(suite, options, console)
     shown = sheet(suite, results, options)
-    rounds = [{"workload": w, "arm": a, "rounds": [asdict(one) for one in own]} for (w, a), own in results.rounds.items()]
-    publish(suite.name, shown, {"results": rounds, "unavailable": results.unavailable}, folder, console)
+    rounds = [
+        {"workload": w, "arm": a, "rounds": [asdict(one) for one in own]} for (w, a), own in results.rounds.items()
+    ]
+    record = {"options": options.as_json(), "results": rounds, "unavailable": results.unavailable}
+    publish(suite.name, shown, record, folder, console)
     console.print(f"written: {plot(suite.title, results.rounds, folder / f'{suite.name}.png')}", highlight=False)
-    return results.failed
+    return results.failed(suite.tolerated)
 
 
-def publish(name: str, shown: Sheet, raw: dict[str, object], folder: Path, console: Console) -> None:
+def publish(name: str, shown: Sheet, raw: Mapping[str, object], folder: Path, console: Console) -> None:
     """Print a table and write it as markdown, with the raw figures beside it as JSON."""
     console.print(shown.rich())
     for note in shown.notes:

@@ -46,9 +46,10 @@ def main(options: Options, folder: Path, console: Console) -> bool:
     results = run(suite, options, console)
     shown = _sheet(suite, results, options)
     raw = [{"workload": w, "arm": a, "rounds": [asdict(one) for one in own]} for (w, a), own in results.rounds.items()]
-    publish(suite.name, shown, {"results": raw, "unavailable": results.unavailable}, folder, console)
+    record = {"options": options.as_json(), "results": raw, "unavailable": results.unavailable}
+    publish(suite.name, shown, record, folder, console)
     console.print(f"written: {plot(suite.title, results.rounds, folder / 'streams.png')}", highlight=False)
-    return results.failed
+    return results.failed()
 
 
 def _sheet(suite: Suite, results: Results, options: Options) -> Sheet:
