@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (default: chain)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1.75, help="of each measurement")
     parser.add_argument("--arms", default="", help="comma-separated words: only arms whose name holds one of them")
     parser.add_argument("--pin", action="store_true", help="gateway on one core, generator and provider on another")
     parser.add_argument("--requests", type=int, default=1_000_000, help="of each arm of the memory suite")

@@ -29,9 +29,11 @@ from bench.cpu import Account, python_us
 from bench.gateway import base
 from bench.loadgen import closed
 from bench.machine import machine
+from bench.probe import probe
 from bench.processes import FLOATING, Placement, Processes, UnavailableError, free_port
 from bench.report import publish
 from bench.sheet import Sheet
+from bench.suite import Options
 from bench.workloads import BURST_50, BURST_500, JSON, Workload
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
@@ -122,6 +124,14 @@ def variants(whole: Json, ablations: Sequence[Ablation]) -> tuple[list[Arm], dic
     return [*made, BareEnvoy()], impossible
 
 
+def check(arm: Arm, workload: Workload) -> None:
+    """Look closely once. Raises `UnavailableError` when a variant does not serve, or the whole chain does not limit."""
+    seen = probe(arm, workload)
+    limits = seen.requests_left is not None and seen.tokens_left is not None
+    if seen.problem or (arm.name == _WHOLE and not limits):
+        raise UnavailableError(seen.problem or "the answer does not say what is left of the limits")
+
+
 def measure(arm: Arm, sidecar: psutil.Process, workload: Workload, seconds: float) -> Round:
     """One variant, saturated."""
     target = workload.target(arm.port)
@@ -153,6 +163,46 @@ def sheet(rounds: dict[str, list[Round]], title: str, left_out: dict[str, str]) 
     return Sheet(title, columns, tuple(rows), notes, left=1)
 
 
+def run(
+    chosen: Sequence[Ablation], overlay: Json, workload: Workload, options: Options, console: Console
+) -> tuple[dict[str, list[Round]], dict[str, str]]:
+    """Measure the chosen ablations: the rounds by variant, and why a variant is not there.
+
+    Raises `UnavailableError` when the whole chain itself cannot be measured.
+    """
+    options.placement.settle()
+    upstream, sidecar = Upstream(options.placement), Sidecar(overlay)
+    started: list[Arm] = []
+    try:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("starting", total=None)
+            upstream.start()
+            whole, python = sidecar.start(upstream.port, options.placement)
+            arms, left_out = variants(whole, chosen)
+            for arm in arms:
+                started.append(arm)
+                try:
+                    arm.start(upstream.port, options.placement)
+                    check(arm, workload)
+                except UnavailableError as error:
+                    if arm.name == _WHOLE:
+                        raise
+                    left_out[arm.name] = str(error)
+            running = [arm for arm in arms if arm.name not in left_out]
+            rounds: dict[str, list[Round]] = {arm.name: [] for arm in running}
+            progress.update(task, total=options.rounds * len(running))
+            for number in range(options.rounds):
+                for arm in running:
+                    progress.update(task, description=f"round {number + 1}: {arm.name}", advance=1)
+                    rounds[arm.name].append(measure(arm, python, workload, options.seconds))
+    finally:
+        for arm in started:
+            arm.stop()
+        sidecar.stop()
+        upstream.stop()
+    return rounds, left_out
+
+
 def main() -> int:
     """Run it; the exit status is 1 when a request failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.ablate", description=__doc__)
@@ -169,38 +219,18 @@ def main() -> int:
     console = Console()
     if console.width < _WIDTH:
         console = Console(width=_WIDTH)
-    placement = FLOATING if arguments.no_pin else Placement.pinned()
-    placement.settle()
-    upstream, sidecar = Upstream(placement), Sidecar(arguments.config)
-    running: list[Arm] = []
-    try:
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("starting", total=None)
-            upstream.start()
-            whole, python = sidecar.start(upstream.port, placement)
-            arms, left_out = variants(whole, chosen)
-            for arm in arms:
-                try:
-                    arm.start(upstream.port, placement)
-                    running.append(arm)
-                except UnavailableError as error:
-                    left_out[arm.name] = str(error)
-                    arm.stop()
-            rounds: dict[str, list[Round]] = {arm.name: [] for arm in running}
-            progress.update(task, total=arguments.rounds * len(running))
-            for number in range(arguments.rounds):
-                for arm in running:
-                    progress.update(task, description=f"round {number + 1}: {arm.name}", advance=1)
-                    rounds[arm.name].append(measure(arm, python, _WORKLOADS[arguments.workload], arguments.seconds))
-    finally:
-        for arm in running:
-            arm.stop()
-        sidecar.stop()
-        upstream.stop()
     workload = _WORKLOADS[arguments.workload]
+    options = Options(arguments.rounds, arguments.seconds, (), FLOATING if arguments.no_pin else Placement.pinned())
+    try:
+        rounds, left_out = run(chosen, arguments.config, workload, options, console)
+    except UnavailableError as error:
+        console.print(f"the whole chain cannot be measured: {error}", highlight=False, markup=False)
+        return 1
     shown = sheet(rounds, f"{workload.name}; CPU per request; {machine()}", left_out)
     raw = {name: [asdict(one) for one in own] for name, own in rounds.items()}
-    publish(f"ablate-{arguments.workload}", shown, {"rounds": raw}, arguments.output, console)
+    publish(
+        f"ablate-{arguments.workload}", shown, {"options": options.as_json(), "rounds": raw}, arguments.output, console
+    )
     return 1 if any(one.failed for own in rounds.values() for one in own) else 0
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.arms import BareEnvoy, Direct, Headgate
+from bench.cpu import python_us
 from bench.gateway import native
-from bench.report import added_ms, run_and_write
+from bench.measure import Figures
+from bench.report import added_ms, run_and_write, spread
 from bench.suite import Options, Results, Suite
 from bench.verdicts import verdict
 from bench.workloads import BURST_50, BURST_500, JSON, Workload
@@ -57,4 +59,11 @@ def _verdicts(results: Results) -> list[str]:
             _, p99 = added_ms(results.rounds[JSON.name, arm], results.rounds[JSON.name, reference])
             what = f"{arm}: added p99 over {reference} at {JSON.rate:g} requests/s"
             found.append(verdict(what, p99, _ADDED_P99_MS, "ms", digits=2))
+        one, many = (spread(results.rounds[name, arm], _python).median for name in (JSON.name, MANY_KEYS.name))
+        if one:
+            found.append(f"{arm}: with {KEYS:,} keys in turn, {many / one:.2f} of the Python CPU of one hot key")
     return found
+
+
+def _python(figures: Figures) -> float:
+    return python_us(figures.cpu_us)

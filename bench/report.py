@@ -94,7 +94,7 @@ def _row(results: Results, workload: str, arm: str) -> tuple[str, ...]:
         workload,
         arm,
         f"{rate:,.0f}" if first.requests_per_second else "-",
-        f"{rate.median / bare_rate:.2f}" if bare_rate else "-",
+        f"{rate.median / bare_rate:.2g}" if bare_rate else "-",
         *(_cpu(rounds, part) for part in _PARTS),
         " + ".join(f"{value:.0f}" for value in at_rate if value >= 1) or "-",
         _added(rounds, direct),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import psutil
 import uvloop
 from rich.console import Console
 from rich.progress import Progress
@@ -66,6 +67,7 @@ def run(suite: Suite, options: Options, console: Console) -> Results:
     results = Results()
     options.placement.settle()
     upstream = Upstream(options.placement)
+    started: list[Arm] = []
     running: list[tuple[Arm, tuple[Workload, ...]]] = []
     try:
         with Progress(console=console, transient=True) as progress:
@@ -75,11 +77,11 @@ def run(suite: Suite, options: Options, console: Console) -> Results:
                 if not options.wants(arm):
                     continue
                 progress.update(task, description=f"starting {arm.name}")
+                started.append(arm)
                 try:
                     arm.start(upstream.port, options.placement)
                 except UnavailableError as error:
                     results.unavailable[arm.name] = str(error)
-                    arm.stop()
                 else:
                     running.append((arm, workloads))
             cells = _by_workload(running)
@@ -88,14 +90,22 @@ def run(suite: Suite, options: Options, console: Console) -> Results:
                 for workload, arm in cells:
                     description = f"{suite.name}, round {number + 1}: {workload.name}, {arm.name}"
                     progress.update(task, description=description)
-                    figures = uvloop.run(measure(arm, upstream, workload, seconds=options.seconds))
+                    figures = _measure(arm, upstream, workload, options.seconds)
                     results.rounds.setdefault((workload.name, arm.name), []).append(figures)
                     progress.advance(task)
     finally:
-        for arm, _ in running:
+        for arm in started:
             arm.stop()
         upstream.stop()
     return results
+
+
+def _measure(arm: Arm, upstream: Upstream, workload: Workload, seconds: float) -> Figures:
+    """One cell of one round. What dies or hangs in it is a problem of this cell alone."""
+    try:
+        return uvloop.run(measure(arm, upstream, workload, seconds=seconds))
+    except (psutil.Error, OSError, TimeoutError) as error:
+        return Figures(failed=1, problems=(f"{type(error).__name__}: {error}",))
 
 
 def _by_workload(cells: Sequence[tuple[Arm, tuple[Workload, ...]]]) -> list[tuple[Workload, Arm]]:

@@ -70,6 +70,6 @@ def test_a_limit_that_was_not_counted_is_a_problem() -> None:
 def test_no_path_of_this_machine_is_written() -> None:
     processes = Processes()
     processes.spawn(["sh", "-c", f"echo {processes.folder}/headgate.yaml: wrong; exit 3"])
-    with pytest.raises(UnavailableError, match="^ended with status 3: headgate.yaml: wrong$"):
+    with pytest.raises(UnavailableError, match=r"^ended with status 3: headgate\.yaml: wrong$"):
         processes.until(lambda: False, "it", 5)
     processes.stop()
