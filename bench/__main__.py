@@ -35,7 +35,7 @@ def main() -> int:
     options = Options(
         arguments.rounds,
         arguments.seconds,
-        tuple(word for word in arguments.arms.split(",") if word),
+        tuple(word.strip() for word in arguments.arms.split(",") if word.strip()),
         Placement.pinned() if arguments.pin else FLOATING,
         arguments.requests,
     )

@@ -20,8 +20,8 @@ KEYS = 1_000  # in every configuration, used by one workload
 MANY_KEYS = replace(JSON, name=f"JSON, {KEYS:,} keys in turn", keys=KEYS, rate=0.0)
 PACED_50 = Workload("50 chunks, 10 ms apart", stream=True, chunk_delay_ms=10, saturate=False, rate=300.0)
 
-NATIVE_ENVOY = "headgate native, limits by Envoy"
-NATIVE_IN_PROCESS = "headgate native, limits in process"
+NATIVE_ENVOY = "headgate native (limits by Envoy)"
+NATIVE_IN_PROCESS = "headgate native (limits in process)"
 _ADDED_P99_MS = 1.5
 
 
@@ -38,10 +38,10 @@ def suite() -> Suite:
     arms = [
         Direct(),
         BareEnvoy(),
-        Headgate("headgate grpcio, limits by Envoy", {**native("envoy"), "engine": "grpcio"}, keys=KEYS),
+        Headgate("headgate grpcio (limits by Envoy)", {**native("envoy"), "engine": "grpcio"}, keys=KEYS),
         *gateways(),
-        Headgate(f"{NATIVE_ENVOY}, Redis", native("envoy"), redis=True, keys=KEYS),
-        Headgate(f"{NATIVE_IN_PROCESS}, Redis", native("in_process"), redis=True, keys=KEYS),
+        Headgate(f"{NATIVE_ENVOY} on Redis", native("envoy"), redis=True, keys=KEYS),
+        Headgate(f"{NATIVE_IN_PROCESS} on Redis", native("in_process"), redis=True, keys=KEYS),
     ]
     workloads = (JSON, MANY_KEYS, BURST_50, BURST_500, PACED_50)
     return Suite("chain", "Whole chain, 32 connections", [(arm, workloads) for arm in arms], _verdicts)

@@ -48,7 +48,7 @@ class LiteLlm(Peer):
     headers = (f"authorization: Bearer {KEY}",)
 
     def __init__(self, workers: int) -> None:
-        super().__init__(f"LiteLLM, {workers} worker{'s' if workers > 1 else ''}")
+        super().__init__(f"LiteLLM ({workers} worker{'s' if workers > 1 else ''})")
         self._workers = workers
 
     def start(self, upstream_port: int, placement: Placement) -> None:

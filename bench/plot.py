@@ -27,10 +27,9 @@ def plot(title: str, rounds: Mapping[tuple[str, str], Sequence[Figures]], path: 
     for column, workload in enumerate(workloads):
         own = {arm: rounds[workload, arm] for arm in arms if (workload, arm) in rounds}
         names = list(own)
-        rates = axes[0][column].barh(
-            names, [statistics.median(one.requests_per_second for one in seen) for seen in own.values()], color=_RATE
-        )
-        axes[0][column].bar_label(rates, fmt="{:,.0f}")
+        values = [statistics.median(one.requests_per_second for one in seen) for seen in own.values()]
+        rates = axes[0][column].barh(names, values, color=_RATE)
+        axes[0][column].bar_label(rates, fmt=lambda value: f"{value:,.0f}" if value else "paced, not saturated")
         axes[0][column].set_title(f"{workload}\nrequests/s")
         _stack(axes[1][column], own)
         for row in (0, 1):

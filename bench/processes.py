@@ -103,11 +103,12 @@ class Processes:
         *,
         environment: Mapping[str, str] | None = None,
     ) -> psutil.Process:
-        """Start a command; `environment` is laid over ours."""
+        """Start a command; `environment` is laid over ours, in which no setting of Headgate's is passed on."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")}
         path = self.folder / f"{len(self._running)}.log"
         with path.open("wb") as log, on_cores(cores):
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**ours, **(environment or {})}
             )
         self._running.append((process, path))
         return psutil.Process(process.pid)

@@ -57,7 +57,11 @@ def sheet(suite: Suite, results: Results, options: Options) -> Sheet:
         *suite.verdicts(results),
         *(f"not available: {arm}: {reason}" for arm, reason in results.unavailable.items()),
         f"Median (lowest-highest) of {options.rounds} rounds of {options.seconds:g} s"
-        + (", pinned: gateway on one core, load on the other. " if options.placement.gateway else ". ")
+        + (
+            ", pinned: gateway on one core, load on the other; that is for CPU, for added time let it float. "
+            if options.placement.gateway
+            else ". "
+        )
         + "CPU per request, user and system, all threads. Added time is at the workload's rate, from when a request "
         "left (or would have, with a free connection).",
         _load_note(results),

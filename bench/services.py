@@ -36,7 +36,7 @@ class ServiceAlone(Arm):
     only: str
 
     def __init__(self, name: str, engine: Engine, *, redis: bool = False) -> None:
-        super().__init__(f"{name}, {engine}")
+        super().__init__(f"{name} ({engine})")
         self._engine = engine
         self._redis = redis
 
@@ -122,7 +122,7 @@ class ExtProcHeaders(ExtProcAlone):
 
 
 _RLS, _RLS_REDIS = "ratelimit", "ratelimit on Redis"
-_HEADERS, _BODY = "ext_proc, headers only", "ext_proc, 2 KB body rewritten"
+_HEADERS, _BODY = "ext_proc headers only", "ext_proc 2 KB body rewritten"
 
 
 def suite() -> Suite:
@@ -158,7 +158,7 @@ def _verdicts(results: Results) -> list[str]:
         python = {
             engine: spread(rounds, lambda one: python_us(one.cpu_us)).median
             for engine in ENGINES
-            if (rounds := results.rounds.get((workload.name, f"{name}, {engine}")))
+            if (rounds := results.rounds.get((workload.name, f"{name} ({engine})")))
         }
         if "native" not in python:
             continue
@@ -167,7 +167,7 @@ def _verdicts(results: Results) -> list[str]:
             ratio = python["grpcio"] / python["native"]
             found.append(verdict(f"{name}: below grpcio", ratio, times, "times", at_least=True))
         for reference in ("direct", "bare envoy"):
-            rounds = results.rounds[workload.name, f"{name}, native"]
+            rounds = results.rounds[workload.name, f"{name} (native)"]
             _, p99 = added_ms(rounds, results.rounds[workload.name, reference])
             what = f"{name}: added p99 over {reference} at {workload.rate:g} requests/s"
             found.append(verdict(what, p99, _ADDED_P99_MS, "ms", digits=2))

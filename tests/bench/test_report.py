@@ -49,7 +49,7 @@ def test_what_failed_and_what_is_missing_stand_in_the_table() -> None:
         {"other": "no such key"},
     )
     shown = sheet(Suite("x", "X", []), results, Options(2, 1.0, (), FLOATING))
-    assert shown.rows[1][2:4] == ("60 (50-70)", "0.60")
+    assert shown.rows[1][2:4] == ("60 (50-70)", "0.6")
     assert shown.rows[1][-1] == "not 200; 2 failed"
     assert "not available: other: no such key" in shown.notes
     assert results.failed()
