@@ -206,7 +206,7 @@ def native() -> Connection:
         UNARY: UnaryMethod("ShouldRateLimit", RateLimitRequest, unary),
         BIDI: StreamMethod("Process", ProcessingRequest, lambda _context: Exchange()),
     }
-    connection = Connection(methods, Limits(), lambda _connection: None)
+    connection = Connection(methods, Limits(), lambda _made: None, lambda _lost: None)
     connection.connection_made(Sink())
     return connection
 

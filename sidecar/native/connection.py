@@ -48,12 +48,14 @@ _RARE = {
 class Connection(asyncio.Protocol):
     """Everything read at once is answered with one write.
 
-    `on_lost` is told when the transport is gone. What is public here is for the modules of this package only.
+    `on_made` is told when the transport is there, `on_lost` when it is gone. What is public here is for the modules of
+    this package only.
     """
 
     __slots__ = (
         "_flush_comes",
         "_on_lost",
+        "_on_made",
         "_out",
         "_preface_seen",
         "_unread",
@@ -80,10 +82,17 @@ class Connection(asyncio.Protocol):
         "unacked",
     )
 
-    def __init__(self, methods: Methods, limits: Limits, on_lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        limits: Limits,
+        on_made: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
+        self._on_made = on_made
         self._on_lost = on_lost
         # reading
         self._unread = b""
@@ -116,6 +125,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
+        self._on_made(self)
         secure = transport.get_extra_info("ssl_object")
         if isinstance(secure, ssl.SSLObject) and secure.selected_alpn_protocol() != "h2":
             self.transport.abort()  # 3.2: h2 is chosen by ALPN
