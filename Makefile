@@ -17,7 +17,7 @@ RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 ARGS ?=
 
-.PHONY: help up test check format fuzz bench reference lock clean
+.PHONY: help up test check format fuzz soak bench reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -41,6 +41,9 @@ format: $(DEV) ## format the code and mend what lint can mend
 
 fuzz: $(DEV) ## ten million random frames against the native engine (ARGS=N for N)
 	$(BIN)/python -m tests.sidecar.native.fuzz $(or $(ARGS),10000000)
+
+soak: $(DEV) ## half an hour of everything against the native engine; fails unless memory is flat (ARGS=minutes)
+	$(BIN)/python -m tests.sidecar.native.soak $(or $(ARGS),30)
 
 bench: $(DEV) ## measure: table on the terminal, JSON and plot under bench/results
 	$(BIN)/python -m bench $(ARGS)
