@@ -6,6 +6,7 @@ A handler that returns at once is answered at once, in the loop that read its me
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -63,7 +64,7 @@ class Call:
         self._opened = False  # our HEADERS are sent
         self._outbox: bytearray | None = None  # messages that wait for a window
         self._trailers = b""  # sent when the outbox is empty
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Future[Any] | None = None  # what the handler waits for
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -136,6 +137,29 @@ class Call:
         connection.buffered += change
         if connection.buffered > connection.limits.max_buffered:
             self.end_with(StatusCode.RESOURCE_EXHAUSTED, "too many unfinished messages on this connection")
+
+    # the handler
+
+    def wait_for(self, awaitable: Awaitable[Any], then: Callable[[Any], None]) -> None:
+        """Go on with the result when it is there. The call ends if there is none, and what is awaited with the call."""
+
+        def there(task: asyncio.Future[Any]) -> None:
+            self._task = None
+            if task.cancelled():
+                # By whom? Not by us, or we would have finished.
+                self.fail(RuntimeError("the handler was cancelled"))
+            elif (error := task.exception()) is None:
+                if not self.finished:
+                    then(task.result())
+            elif isinstance(error, Exception):
+                self.fail(error)
+
+        try:
+            self._task = asyncio.ensure_future(awaitable)
+        except TypeError as error:
+            self.fail(error)
+        else:
+            self._task.add_done_callback(there)
 
     # what is sent
 
@@ -222,6 +246,8 @@ class Call:
 
     def fail(self, error: Exception) -> None:
         """End with the status of an error; what is no `RpcError` is ours, is logged, and says nothing to the peer."""
+        if self.finished:
+            return
         if isinstance(error, RpcError):
             self.end_with(error.code, error.message)
         else:
@@ -265,8 +291,7 @@ class Call:
             self._timer = None
         if self._task is not None:
             task, self._task = self._task, None
-            if task is not _current_task():
-                task.cancel()
+            task.cancel()
 
     def watch_deadline(self) -> None:
         """End the call when its `grpc-timeout` has passed."""
@@ -274,10 +299,3 @@ class Call:
             self._timer = self._connection.loop.call_later(
                 self._request.timeout, self.end_with, StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
             )
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

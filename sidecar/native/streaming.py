@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
@@ -83,7 +83,7 @@ class StreamCall(Call):
             if isinstance(step, Step):
                 self._take(step)
             else:
-                self._task = self._connection.loop.create_task(self._later(step))
+                self.wait_for(step, self._stepped)
         except Exception as error:
             self.fail(error)
 
@@ -96,16 +96,14 @@ class StreamCall(Call):
             if isinstance(step, Step):
                 self._take(step)
             else:
-                self._task = self._connection.loop.create_task(self._later(step))
+                self.wait_for(step, self._stepped)
         except Exception as error:
             self.fail(error)
 
-    async def _later(self, waiting: Awaitable[Step]) -> None:
+    def _stepped(self, step: Step) -> None:
+        """A step that had to wait is there."""
         try:
-            step = await waiting
-            self._task = None
-            if not self.finished:
-                self._take(step)
+            self._take(step)
         except Exception as error:
             self.fail(error)
             return
@@ -119,29 +117,30 @@ class StreamCall(Call):
         for reply in step.replies:
             self.send(reply.SerializeToString())
         if step.more is not None:
-            self._task = self._connection.loop.create_task(self._more(step.more, last=step.done or self._ending))
+            last = step.done or self._ending
+            self.wait_for(self._relay(step.more), lambda _none: self._relayed(last))
         elif step.done or self._ending:
             self.finish()
 
-    async def _more(self, replies: AsyncIterator[Message], *, last: bool) -> None:
+    async def _relay(self, replies: AsyncIterator[Message]) -> None:
         """Send replies as they come, no faster than the peer takes them."""
         try:
-            try:
-                async for reply in replies:
-                    self.send(reply.SerializeToString())
-                    while self._full():
-                        self._room = self._connection.loop.create_future()
-                        await self._room
-                    self._room = None
-            finally:
-                if isinstance(replies, AsyncGenerator):
-                    await replies.aclose()
-            self._task = None
-            if last:
-                self.finish()
-        except Exception as error:
-            self.fail(error)
-        if not self.finished:
+            async for reply in replies:
+                if self.finished:
+                    return
+                self.send(reply.SerializeToString())
+                while self._full():
+                    self._room = self._connection.loop.create_future()
+                    await self._room
+                self._room = None
+        finally:
+            if isinstance(replies, AsyncGenerator):
+                await replies.aclose()
+
+    def _relayed(self, last: bool) -> None:
+        if last:
+            self.finish()
+        else:
             self._advance()
 
     def _full(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError, Message
 
@@ -57,16 +57,7 @@ class UnaryCall(Call):
             self._send_reply(reply)
         else:
             self.watch_deadline()
-            self._task = self._connection.loop.create_task(self._later(reply))
-
-    async def _later(self, waiting: Awaitable[Any]) -> None:
-        try:
-            reply = await waiting
-        except Exception as error:
-            self.fail(error)
-            return
-        if not self.finished:
-            self._send_reply(reply)
+            self.wait_for(reply, self._send_reply)
 
     def _send_reply(self, reply: Message) -> None:
         try:

@@ -43,8 +43,12 @@ LIMITS = Limits(
     max_buffered=100_000,
     max_unsent=30_000,
 )
-PATHS = ("/t.T/Stream", "/t.T/Stream", "/t.T/Unary", "/t.T/None")
-WORDS = ("hello", "hello", "hello", "wait", "big", "done", "fail", "crash")
+PATHS = ("/t.T/Stream",) * 6 + ("/t.T/Unary",) * 3 + ("/t.T/None",)
+WORDS = ("hello", "hello", "big", "hello", "wait", "big", "wait", "hello", "big", "done", "fail", "crash")
+WORD_LISTS: st.SearchStrategy[list[str]] = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4) | st.just([])
+SIZES = (0, 3, 300, 3_000, 9_000, 45_000)
+SHARES = (1.0, 1.0, 1.0, 0.7, 0.3, 0.05)
+CUTS = (0, 0, 0, 1, 10, 5_000)
 
 
 @dataclass
@@ -88,7 +92,7 @@ class Machine(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(work)
 
-    @initialize(window=st.sampled_from((0, 10, 65_535, 1_000_000)))
+    @initialize(window=st.sampled_from((1_000_000, 1_000_000, 65_535, 10, 0)))
     def begin(self, window: int) -> None:
         async def begin() -> None:
             self.peer = Peer(LIMITS, greet=False)
@@ -147,40 +151,84 @@ class Machine(RuleBasedStateMachine):
 
     # what a client may do
 
-    @rule(path=st.sampled_from(PATHS), cut=st.sampled_from((0, 1, 10)))
-    def open(self, path: str, cut: int) -> None:
+    @rule(
+        path=st.sampled_from(PATHS),
+        words=WORD_LISTS,
+        size=st.sampled_from(SIZES),
+        share=st.sampled_from(SHARES),
+        cut=st.sampled_from(CUTS),
+        end=st.booleans(),
+    )
+    def open(self, path: str, words: list[str], size: int, share: float, cut: int, end: bool) -> None:
+        """A new call, and what is said first."""
+        self.begin_call(path, words, size, share, end)
+        self.exchange(cut)
+
+    def begin_call(self, path: str, words: list[str], size: int, share: float, end: bool) -> None:
         if self.client.open_outbound_streams >= LIMITS.max_streams or self.draining:
             return
         number = self.client.get_next_available_stream_id()
         fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x")]
         self.client.send_headers(number, [*fields, ("te", "trailers"), ("content-type", "application/grpc")])
-        self.streams[number] = Stream(number, path)
-        self.exchange(cut)
-
-    @rule(data=st.data(), word=st.sampled_from(WORDS), size=st.sampled_from((0, 3, 3_000, 19_000, 45_000)))
-    def say(self, data: st.DataObject, word: str, size: int) -> None:
-        stream = self.chosen(data, sending=True)
-        if stream is None or len(stream.waiting) > 100_000:
-            return
-        text = f"{word}:{stream.number}:{len(stream.sent)}:{'x' * size}"
-        stream.sent.append(text)
-        stream.waiting += wire.message(StringValue(value=text).SerializeToString())
+        self.streams[number] = stream = Stream(number, path)
+        self.say(stream, words[:1] if path == "/t.T/Unary" else words, size)
+        self.write(stream, share, None, end)
 
     @rule(
         data=st.data(),
-        share=st.sampled_from((0.1, 0.5, 1.0, 1.0)),
+        words=WORD_LISTS,
+        size=st.sampled_from(SIZES),
+        share=st.sampled_from(SHARES),
         padding=st.sampled_from((None, None, 0, 9)),
-        cut=st.sampled_from((0, 0, 1, 100)),
+        cut=st.sampled_from(CUTS),
         end=st.booleans(),
     )
-    def send(self, data: st.DataObject, share: float, padding: int | None, cut: int, end: bool) -> None:
+    def go_on(
+        self,
+        data: st.DataObject,
+        words: list[str],
+        size: int,
+        share: float,
+        padding: int | None,
+        cut: int,
+        end: bool,
+    ) -> None:
+        """More on an open call."""
         stream = self.chosen(data, sending=True)
-        if stream is None or not stream.waiting:
+        if stream is None:
             return
-        self.write(stream, int(len(stream.waiting) * share) or 1, padding, end)
+        if len(stream.waiting) < 100_000:
+            self.say(stream, words, size)
+        self.write(stream, share, padding, end)
         self.exchange(cut)
 
-    def write(self, stream: Stream, size: int, padding: int | None = None, end: bool = False) -> None:
+    @rule(path=st.sampled_from(PATHS), words=WORD_LISTS, size=st.sampled_from(SIZES))
+    def open_plainly(self, path: str, words: list[str], size: int) -> None:
+        """A new call as most peers make it: in one go."""
+        self.begin_call(path, words, size, 1.0, True)
+        self.exchange(0)
+
+    @rule(data=st.data(), padding=st.sampled_from((None, 0, 9)), end=st.booleans(), half_close=st.booleans())
+    def send_what_waits(self, data: st.DataObject, padding: int | None, end: bool, half_close: bool) -> None:
+        """The rest, or the end of a call, whether there is a rest or not."""
+        stream = self.chosen(data, sending=True)
+        if stream is None:
+            return
+        self.write(stream, 1.0, padding, end)
+        if half_close and stream.sending:
+            stream.half_closed = True
+            self.client.end_stream(stream.number)
+        self.exchange(0)
+
+    def say(self, stream: Stream, words: list[str], size: int) -> None:
+        for word in words:
+            text = f"{word}:{stream.number}:{len(stream.sent)}:{'x' * size}"
+            stream.sent.append(text)
+            stream.waiting += wire.message(StringValue(value=text).SerializeToString())
+
+    def write(self, stream: Stream, share: float, padding: int | None, end: bool) -> None:
+        """Send this share of what waits, as far as the windows allow."""
+        size = int(len(stream.waiting) * share)
         while size:
             room = self.client.local_flow_control_window(stream.number) - (0 if padding is None else padding + 1)
             part = min(size, room, 10_000)
@@ -192,14 +240,7 @@ class Machine(RuleBasedStateMachine):
             stream.half_closed = end and not stream.waiting
             self.client.send_data(stream.number, piece, end_stream=stream.half_closed, pad_length=padding)
 
-    @rule(data=st.data())
-    def half_close(self, data: st.DataObject) -> None:
-        stream = self.chosen(data, sending=True)
-        if stream is not None:
-            stream.half_closed = True
-            self.client.end_stream(stream.number)
-            self.exchange(0)
-
+    @precondition(lambda self: len(self.streams) > 3)
     @rule(data=st.data(), late=st.booleans())
     def give_up(self, data: st.DataObject, late: bool) -> None:
         stream = self.chosen(data)
@@ -217,14 +258,13 @@ class Machine(RuleBasedStateMachine):
         self.client.increment_flow_control_window(increment, stream.number if stream else None)
         self.exchange(0)
 
-    @rule(window=st.sampled_from((0, 1, 5_000, 65_535, 300_000)))
-    def change_initial_window(self, window: int) -> None:
-        self.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
-        self.exchange(0)
-
-    @rule()
-    def ping(self) -> None:
-        self.client.ping(b"12345678")
+    @rule(window=st.sampled_from((None, None, 0, 1, 5_000, 65_535, 300_000)))
+    def ask(self, window: int | None) -> None:
+        """A PING, or a SETTINGS frame with another window for every stream."""
+        if window is None:
+            self.client.ping(b"12345678")
+        else:
+            self.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
         self.exchange(0)
 
     @rule()
@@ -233,15 +273,15 @@ class Machine(RuleBasedStateMachine):
         self.exchange(0)
         self.peer.seen.gate.clear()
 
-    @precondition(lambda self: not self.paused)
     @rule()
-    def stop_reading(self) -> None:
-        """The transport's buffer is full."""
-        self.paused = True
-        self.peer.connection.pause_writing()
+    def stop_or_read_again(self) -> None:
+        """The transport's buffer becomes full, or has room again."""
+        if self.paused:
+            self.read_again()
+        else:
+            self.paused = True
+            self.peer.connection.pause_writing()
 
-    @precondition(lambda self: self.paused)
-    @rule()
     def read_again(self) -> None:
         async def resume() -> None:
             self.peer.connection.resume_writing()
@@ -250,7 +290,7 @@ class Machine(RuleBasedStateMachine):
         self.run(resume())
         self.exchange(0)
 
-    @precondition(lambda self: not self.draining and self.streams)
+    @precondition(lambda self: not self.draining and len(self.streams) > 4)
     @rule()
     def drain(self) -> None:
         async def drain() -> None:
@@ -309,7 +349,7 @@ class Machine(RuleBasedStateMachine):
             self.exchange(0)
             sending = [stream for stream in self.streams.values() if stream.sending]
             for stream in sending:
-                self.write(stream, len(stream.waiting))
+                self.write(stream, 1.0, None, False)
                 if not stream.waiting:
                     stream.half_closed = True
                     self.client.end_stream(stream.number)

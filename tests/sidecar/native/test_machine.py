@@ -6,4 +6,4 @@ from tests.sidecar.native import machine
 
 
 def test_no_order_of_events_breaks_a_promise() -> None:
-    machine.check(examples=60, steps=40)
+    machine.check(examples=100, steps=60)
