@@ -171,13 +171,14 @@ class Connection(asyncio.Protocol):
         self.life.last_read = self.loop.time()
         if self._unread:
             data = self._unread + data
-        self._flush_comes = True
+        planned, self._flush_comes = self._flush_comes, True
         try:
             position = self._frames(data)
             self._unread = data[position:]
         except ConnectionFault as fault:
             self._fail(fault)
         finally:
+            self._flush_comes = planned
             self._flush()
 
     # frames
@@ -363,10 +364,13 @@ class Connection(asyncio.Protocol):
         self._out.append(data)
         if not self._flush_comes:
             self._flush_comes = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._planned_flush)
+
+    def _planned_flush(self) -> None:
+        self._flush_comes = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flush_comes = False
         out, transport = self._out, self.transport
         if transport is None or transport.is_closing():
             out.clear()

@@ -38,6 +38,8 @@ def data(connection: Connection, flags: int, stream: int, payload: bytes) -> Non
     if stream in connection.ended_first:
         if flags & wire.END_STREAM:
             connection.ended_first.discard(stream)
+        else:
+            connection.floods.spend(0.25)
         return
     connection.floods.spend()
     raise StreamFault(stream, ErrorCode.STREAM_CLOSED, "DATA on a closed stream (5.1)")
@@ -105,11 +107,13 @@ def _block(connection: Connection, flags: int, stream: int, block: bytes, depend
     if len(connection.calls) >= connection.max_streams:
         connection.blocks.skip(block)
         connection.floods.spend()
+        connection.ended_first.add(stream)  # 5.1: what is already under way on it is ignored
         raise StreamFault(stream, ErrorCode.REFUSED_STREAM, "no more streams now (5.1.2)")
     request = connection.blocks.request(block)
     broken = request.malformed or ("a stream depends on itself (5.3.1)" if depends_on_itself else "")
     if broken:
         connection.floods.spend()
+        connection.ended_first.add(stream)
         raise StreamFault(stream, ErrorCode.PROTOCOL_ERROR, broken)
     _open(connection, stream, request, ended=bool(flags & wire.END_STREAM))
 
