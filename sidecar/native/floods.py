@@ -46,7 +46,8 @@ class Floods:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._idle = Budget(2_000, 500)
-        self._resets = Budget(1_000, 200)
+        # Generous: when a gateway's clients all run out of time, their calls are reset in masses and in good faith.
+        self._resets = Budget(5_000, 1_000)
         self.ended_well = 0
 
     def spend(self, amount: float = 1.0) -> None:
