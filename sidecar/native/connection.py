@@ -130,16 +130,6 @@ class Connection(asyncio.Protocol):
         if isinstance(secure, ssl.SSLObject) and secure.selected_alpn_protocol() != "h2":
             self.transport.abort()  # 3.2: h2 is chosen by ALPN
             return
-        self.write(
-            wire.settings(
-                {
-                    wire.MAX_CONCURRENT_STREAMS: self.limits.max_streams,
-                    wire.INITIAL_WINDOW_SIZE: self.limits.stream_window,
-                    wire.MAX_HEADER_LIST_SIZE: self.limits.max_header_list,
-                }
-            )
-        )
-        self.write(wire.window_update(0, self.limits.connection_window - wire.DEFAULT_WINDOW))
         self.life.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,7 +156,7 @@ class Connection(asyncio.Protocol):
             flow.refill(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport is None:
+        if self.transport is None or self.transport.is_closing():
             return
         self.life.last_read = self.loop.time()
         if self._unread:
@@ -184,7 +174,11 @@ class Connection(asyncio.Protocol):
     # frames
 
     def _frames(self, data: bytes) -> int:
-        """Handle every whole frame. Returns how many bytes were used."""
+        """Handle every whole frame. Returns how many bytes were used.
+
+        Numbers stand here for names of `wire`: this loop runs for every frame, and looking names up is what it would do
+        most of the time.
+        """
         position, size = 0, len(data)
         if not self._preface_seen:
             position = self._read_preface(data)
@@ -337,11 +331,6 @@ class Connection(asyncio.Protocol):
             # We are done before the peer is: tell it to stop (8.1), and bear what is already under way.
             self.write(wire.stop_sending(call.stream))
             self.ended_first.add(call.stream)
-
-    def must_not_be_idle(self, stream: int, what: str) -> None:
-        """Raise `ConnectionFault` when the peer has never opened this stream (5.1)."""
-        if stream > self.last_stream or not stream & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream (5.1)")
 
     def _reset_stream(self, fault: StreamFault) -> None:
         call = self.calls.pop(fault.stream, None)

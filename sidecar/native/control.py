@@ -21,11 +21,17 @@ def rst_stream(connection: Connection, _flags: int, stream: int, payload: bytes)
         return
     if stream == 0:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on stream 0 (6.4)")
-    connection.must_not_be_idle(stream, "RST_STREAM")
+    must_not_be_idle(connection, stream, "RST_STREAM")
     call = connection.calls.pop(stream, None)
     if call is not None:
         call.reset()
     connection.floods.spend_reset()
+
+
+def must_not_be_idle(connection: Connection, stream: int, what: str) -> None:
+    """Raise `ConnectionFault` when the peer has never opened this stream (5.1)."""
+    if stream > connection.last_stream or not stream & 1:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream (5.1)")
 
 
 def settings(connection: Connection, flags: int, stream: int, payload: bytes) -> None:
@@ -86,7 +92,7 @@ def window_update(connection: Connection, _flags: int, stream: int, payload: byt
         return
     call = connection.calls.get(stream)
     if call is None:
-        connection.must_not_be_idle(stream, "WINDOW_UPDATE")
+        must_not_be_idle(connection, stream, "WINDOW_UPDATE")
     else:
         flow.widen_stream(call, increment)
 

@@ -32,8 +32,15 @@ class Lifetime:
         self.last_read = connection.loop.time()
 
     def begin(self) -> None:
-        """The transport is there."""
+        """The transport is there: say what we take (3.4), and wait for the peer to do so."""
         limits = self._connection.limits
+        ours = {
+            wire.MAX_CONCURRENT_STREAMS: limits.max_streams,
+            wire.INITIAL_WINDOW_SIZE: limits.stream_window,
+            wire.MAX_HEADER_LIST_SIZE: limits.max_header_list,
+        }
+        self._connection.write(wire.settings(ours))
+        self._connection.write(wire.window_update(0, limits.connection_window - wire.DEFAULT_WINDOW))
         self._after("handshake", limits.handshake_timeout, self._connection.abort)
         if limits.keepalive_time:
             self._after("keepalive", limits.keepalive_time, self._keepalive)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sidecar.errors import StatusCode
 from sidecar.native import flow, wire
 from sidecar.native.call import Call
+from sidecar.native.control import must_not_be_idle
 from sidecar.native.errors import ConnectionFault, ErrorCode, StreamFault
 from sidecar.native.headers import ENCODINGS, Request
 from sidecar.native.streaming import StreamCall
@@ -31,7 +32,7 @@ def data(connection: Connection, flags: int, stream: int, payload: bytes) -> Non
     if call is not None:
         connection.data(call, payload, 0, len(payload), length, flags & wire.END_STREAM)
         return
-    connection.must_not_be_idle(stream, "DATA")
+    must_not_be_idle(connection, stream, "DATA")
     connection.unacked += length
     if connection.unacked >= connection.half_window:
         flow.settle(connection)
