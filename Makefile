@@ -15,13 +15,16 @@ COUNT = awk -v total=$$(grep -c '==' $(1)) \
 	/^ERROR|rror:/ {print "\n" $$0} END {print ""}'
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
+# h2spec 2.6.0 has no version that Go knows: this is its commit.
+H2SPEC_MODULE := github.com/summerwind/h2spec/cmd/h2spec@v0.0.0-20200804131034-70ac22940108
+H2SPEC := $(VENV)/tools/h2spec
 ARGS ?=
 
-.PHONY: help up test check format fuzz bench bench-memory bench-peers bench-ablate reference lock clean
+.PHONY: help up test check format fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(RUN) ## install what is needed and run the gateway (ARGS="-c headgate.yaml" for your own configuration)
 	@$(BIN)/headgate up $(ARGS)
@@ -39,7 +42,8 @@ format: $(DEV) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-fuzz: $(DEV) ## ten million random frames against the native engine (ARGS=N for N)
+fuzz: $(DEV) ## the native engine: 5,000 orders of lawful events, ten million random frames (ARGS=N for N)
+	$(BIN)/python -m tests.sidecar.native.machine 5000
 	$(BIN)/python -m tests.sidecar.native.fuzz $(or $(ARGS),10000000)
 
 bench: $(DEV) ## measure whole chain, single services, streams (10 minutes): tables, JSON, plots under bench/results
@@ -53,6 +57,15 @@ bench-peers: $(DEV) ## other gateways beside ours; installs them into bench/.pee
 
 bench-ablate: $(DEV) ## what each feature of our Envoy configuration costs
 	$(BIN)/python -m bench.ablate $(ARGS)
+
+h2spec: $(DEV) ## RFC 9113 rule by rule: h2spec against the native engine (needs Go the first time)
+	@test -x $(H2SPEC) || command -v go >/dev/null || \
+		{ echo "h2spec is a Go program: install Go (go.dev) and run this again" >&2; exit 1; }
+	@test -x $(H2SPEC) || { echo "· installing h2spec 2.6"; GOBIN=$(abspath $(dir $(H2SPEC))) go install $(H2SPEC_MODULE); }
+	$(BIN)/python -m tests.sidecar.native.h2spec $(H2SPEC)
+
+soak: $(DEV) ## half an hour of everything against the native engine; fails unless memory is flat (ARGS=minutes)
+	$(BIN)/python -m tests.sidecar.native.soak $(or $(ARGS),30)
 
 reference: $(RUN) ## write envoy/reference.json again, after a change of what Envoy is told
 	OPENAI_API_KEY=unused $(BIN)/headgate render static -c envoy/headgate.yaml --run-dir /run/headgate > envoy/reference.json

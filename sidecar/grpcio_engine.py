@@ -8,7 +8,7 @@ the call with INTERNAL and is logged here: never with a clean OK, which Envoy's 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -16,7 +16,9 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.errors import RpcError, StatusCode
-from sidecar.rpc import CallContext, Reply, Service, Step, StreamHandler, StreamMethod, UnaryMethod
+from sidecar.options import ServerOptions
+from sidecar.rpc import CallContext, Service, Step, StreamHandler, StreamMethod, UnaryMethod
+from sidecar.tls import Identity, TlsFiles
 
 _log = structlog.get_logger("grpc")
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -25,23 +27,30 @@ _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcioEngine:
     """Carries `services` over grpc.aio."""
 
-    def __init__(self, services: Sequence[Service], *, max_message_bytes: int) -> None:
+    def __init__(self, services: Sequence[Service], *, max_message_bytes: int, options: ServerOptions) -> None:
         self._services = tuple(services)
         self._max_message_bytes = max_message_bytes
+        self._options = options
         self._server: grpc.aio.Server | None = None
 
     async def start(self, listen: str) -> int:
-        """Serve on `unix:///path` or `host:port`. Returns the port (1 for a socket). Raises `RuntimeError`."""
+        """Serve on `unix:///path` or `host:port`. Returns the port (1 for a socket).
+
+        Raises `RuntimeError` when the address cannot be bound, `ConfigError` when the TLS files cannot be used.
+        """
+        secure = None if self._options.tls is None else _credentials(TlsFiles(self._options.tls))
         # so_reuseport off: a second server on the same port must be an error, not a silent split of calls.
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self._max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                *_channel_options(self._options),
             ]
         )
         server.add_generic_rpc_handlers(tuple(generic_handler(service) for service in self._services))
-        port = int(server.add_insecure_port(listen))
+        add = server.add_insecure_port(listen) if secure is None else server.add_secure_port(listen, secure)
+        port = int(add)
         await server.start()
         self._server = server
         return port
@@ -53,6 +62,35 @@ class GrpcioEngine:
             await server.stop(grace)
 
 
+def _channel_options(options: ServerOptions) -> Iterator[tuple[str, int]]:
+    """https://grpc.github.io/grpc/core/group__grpc__arg__keys.html; grpcio varies the age by a tenth, as we do."""
+    yield "grpc.max_concurrent_streams", options.max_concurrent_streams
+    if options.max_connection_age:
+        yield "grpc.max_connection_age_ms", round(options.max_connection_age * 1_000)
+    if options.keepalive_time:
+        yield "grpc.keepalive_time_ms", round(options.keepalive_time * 1_000)
+        yield "grpc.keepalive_timeout_ms", round(options.keepalive_timeout * 1_000)
+        yield "grpc.keepalive_permit_without_calls", 1
+
+
+def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials that are asked for at every handshake, so that new files count for new connections."""
+
+    def configuration(identity: Identity) -> Any:
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.key, identity.certificate)], root_certificates=identity.client_ca
+        )
+
+    def renewed() -> Any:
+        identity = files.read_if_changed()
+        return None if identity is None else configuration(identity)
+
+    first = files.read()
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(first), renewed, require_client_authentication=first.client_ca is not None
+    )
+
+
 def generic_handler(service: Service) -> grpc.GenericRpcHandler:
     """`service` as grpcio wants it."""
     return grpc.method_handlers_generic_handler(
@@ -62,16 +100,19 @@ def generic_handler(service: Service) -> grpc.GenericRpcHandler:
 
 
 def _method_handler(path: str, method: UnaryMethod | StreamMethod) -> grpc.RpcMethodHandler:
-    decode = method.request.FromString
+    """Messages stay bytes for grpcio: what cannot be parsed or written then ends with a status of ours."""
     if isinstance(method, UnaryMethod):
-        return grpc.unary_unary_rpc_method_handler(_unary(path, method), decode, _encode)
+        return grpc.unary_unary_rpc_method_handler(_unary(path, method))
     if method.single_reply:
-        return grpc.stream_unary_rpc_method_handler(_stream_unary(path, method), decode, _encode)
-    return grpc.stream_stream_rpc_method_handler(_stream_stream(path, method), decode, _encode)
+        return grpc.stream_unary_rpc_method_handler(_stream_unary(path, method))
+    return grpc.stream_stream_rpc_method_handler(_stream_stream(path, method))
 
 
-def _encode(message: Reply) -> bytes:
-    return message.SerializeToString()
+def _decode(method: UnaryMethod | StreamMethod, data: bytes) -> Message:
+    try:
+        return method.request.FromString(data)
+    except DecodeError as error:
+        raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
 
 
 def _context(path: str, grpc_context: Any) -> CallContext:
@@ -83,17 +124,15 @@ async def _abort(grpc_context: Any, path: str, error: Exception) -> None:
     """End the call with the status of `error`. Does not return."""
     if isinstance(error, RpcError):
         await grpc_context.abort(_GRPC_CODES[int(error.code)], error.message)
-    if isinstance(error, DecodeError):
-        await grpc_context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be parsed")
     _log.error("handler_failed", method=path, exc_info=error)
     await grpc_context.abort(_GRPC_CODES[int(StatusCode.INTERNAL)], "internal error")
 
 
 def _unary(path: str, method: UnaryMethod) -> Callable[[Any, Any], Any]:
-    async def call(request: Message, grpc_context: Any) -> Reply | None:
+    async def call(request: bytes, grpc_context: Any) -> bytes | None:
         try:
-            reply = method.handle(request, _context(path, grpc_context))
-            return await reply if inspect.isawaitable(reply) else reply
+            reply = method.handle(_decode(method, request), _context(path, grpc_context))
+            return (await reply if inspect.isawaitable(reply) else reply).SerializeToString()
         except Exception as error:
             await _abort(grpc_context, path, error)
             return None
@@ -106,21 +145,21 @@ async def _step(result: Any) -> Step:
     return step
 
 
-async def _replies(step: Step) -> AsyncIterator[Reply]:
+async def _replies(step: Step) -> AsyncIterator[bytes]:
     for reply in step.replies:
-        yield reply
+        yield reply.SerializeToString()
     if step.more is not None:
         async for reply in step.more:
-            yield reply
+            yield reply.SerializeToString()
 
 
-def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[Reply]]:
-    async def call(requests: AsyncIterator[Reply], grpc_context: Any) -> AsyncIterator[Reply]:
+def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[bytes]]:
+    async def call(requests: AsyncIterator[bytes], grpc_context: Any) -> AsyncIterator[bytes]:
         handler: StreamHandler | None = None
         try:
             handler = method.open(_context(path, grpc_context))
             async for request in requests:
-                step = await _step(handler.on_message(request))
+                step = await _step(handler.on_message(_decode(method, request)))
                 async for reply in _replies(step):
                     yield reply
                 if step.done:
@@ -137,16 +176,16 @@ def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], Asyn
 
 
 def _stream_unary(path: str, method: StreamMethod) -> Callable[[Any, Any], Any]:
-    async def call(requests: AsyncIterator[Reply], grpc_context: Any) -> Reply | None:
+    async def call(requests: AsyncIterator[bytes], grpc_context: Any) -> bytes | None:
         handler: StreamHandler | None = None
         try:
             handler = method.open(_context(path, grpc_context))
             async for request in requests:
-                await _step(handler.on_message(request))
+                await _step(handler.on_message(_decode(method, request)))
             replies = (await _step(handler.on_end())).replies
             if len(replies) != 1:
                 raise RpcError(StatusCode.INTERNAL, f"{path}: one reply was promised, {len(replies)} came")
-            return replies[0]
+            return replies[0].SerializeToString()
         except Exception as error:
             await _abort(grpc_context, path, error)
             return None

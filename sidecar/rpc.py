@@ -27,9 +27,9 @@ class CallContext:
     metadata: Metadata = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made per message, and freezing would double what that costs
 class Step:
-    """What one incoming message of a stream leads to.
+    """What one incoming message of a stream leads to. Read-only: a constant one may serve many calls.
 
     `replies` are sent in order, then those of `more` as they come. `done` ends the call with status OK right after
     them: end it as soon as nothing more will be said, because a stream that is left open dies with this process.

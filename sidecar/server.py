@@ -18,6 +18,7 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.grpcio_engine import GrpcioEngine
 from sidecar.health import Health, health_service
 from sidecar.native.engine import NativeEngine
+from sidecar.options import ServerOptions
 from sidecar.reflection import reflection_service
 from sidecar.rpc import Service
 
@@ -29,7 +30,8 @@ class GrpcServer:
     """Serves `services` on `listen` (`unix:///path` or `host:port`; port 0 takes a free one).
 
     `engine` carries them: `grpcio` (grpc.aio) or `native` (our own). `max_message_bytes` bounds one received message.
-    `health_names` adds names that the health service answers for besides the services' own.
+    `options` are TLS, connection age, keepalive and the number of streams. `health_names` adds names that the health
+    service answers for besides the services' own.
     """
 
     def __init__(
@@ -40,13 +42,16 @@ class GrpcServer:
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         health_names: Sequence[str] = (),
         engine: Engine = "grpcio",
+        options: ServerOptions | None = None,
     ) -> None:
         self._listen = listen
         self._health = Health(("", *health_names, *(service.name for service in services)))
         health = health_service(self._health)
         everything = (*services, health, reflection_service([service.name for service in (*services, health)]))
         made = NativeEngine if engine == "native" else GrpcioEngine
-        self._engine: NativeEngine | GrpcioEngine = made(everything, max_message_bytes=max_message_bytes)
+        self._engine: NativeEngine | GrpcioEngine = made(
+            everything, max_message_bytes=max_message_bytes, options=options or ServerOptions()
+        )
         self._stopped = asyncio.Event()
         self._running = False
         self.port = 0
@@ -59,7 +64,7 @@ class GrpcServer:
         return f"{self._listen.rpartition(':')[0]}:{self.port}"
 
     async def start(self) -> None:
-        """Bind and serve. Raises `ConfigError` when the address cannot be bound."""
+        """Bind and serve. Raises `ConfigError` when the address cannot be bound, or a TLS file cannot be used."""
         self._remove_socket()
         try:
             self.port = await self._engine.start(self._listen)

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 from hpack import Decoder, HPACKError
 
 from sidecar.native.errors import ConnectionFault, ErrorCode
 from sidecar.native.limits import Limits
-from sidecar.rpc import CallContext
+from sidecar.rpc import CallContext, StreamMethod, UnaryMethod
 
+Methods: TypeAlias = Mapping[str, UnaryMethod | StreamMethod]
+
+ENCODINGS = ("identity", "gzip")
 _CACHED_BLOCKS = 256
 _CACHED_BYTES = 4_096  # a larger block is decoded each time
 _TIMEOUT_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -28,10 +32,14 @@ class Request:
     """What a header block asks for. Read-only: it may be shared by many calls.
 
     `length` is the content-length, if it was given. `malformed` names the broken rule (RFC 9113, section 8.1.1),
-    `http_status` an HTTP answer for what is no gRPC.
+    `http_status` an HTTP answer for what is no gRPC. `method` serves it; `unary` or `streaming` is the same method, set
+    only when the request is in every way a plain one, so that nothing else of it needs a look before its call begins.
     """
 
     context: CallContext
+    method: UnaryMethod | StreamMethod | None = None
+    unary: UnaryMethod | None = None
+    streaming: StreamMethod | None = None
     encoding: str = "identity"
     timeout: float | None = None
     length: int | None = None
@@ -40,25 +48,26 @@ class Request:
 
 
 class HeaderBlocks:
-    """The decoder of one connection."""
+    """The decoder of one connection. `known` holds the requests of blocks that need no decoding now."""
 
-    __slots__ = ("_cache", "_decoder", "_state")
+    __slots__ = ("_decoder", "_methods", "_state", "known")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, methods: Methods) -> None:
+        self._methods = methods
         self._decoder = Decoder(max_header_list_size=limits.max_header_list)
-        self._cache: dict[bytes, Request] = {}
+        self.known: dict[bytes, Request] = {}
         self._state = self._table_state()
 
     def request(self, block: bytes) -> Request:
         """The request of a block. Raises `ConnectionFault` when the block cannot be decoded (section 4.3)."""
-        found = self._cache.get(block)
+        found = self.known.get(block)
         if found is None:
-            found = read_request(self._decode(block))
+            found = read_request(self._decode(block), self._methods)
             # A block that begins with a table size update must reach the decoder each time.
             if self._unchanged() and len(block) <= _CACHED_BYTES and block[:1] and not 0x20 <= block[0] < 0x40:
-                if len(self._cache) >= _CACHED_BLOCKS:
-                    self._cache.clear()
-                self._cache[block] = found
+                if len(self.known) >= _CACHED_BLOCKS:
+                    self.known.clear()
+                self.known[block] = found
         return found
 
     def trailers(self, block: bytes) -> str:
@@ -90,7 +99,7 @@ class HeaderBlocks:
         before, self._state = self._state, now
         if now[0] == before[0] and now[1] == before[1] and now[2] is before[2]:
             return True
-        self._cache.clear()
+        self.known.clear()
         return False
 
 
@@ -99,8 +108,8 @@ def _is_field_name(name: bytes) -> bool:
     return bool(name) and all(0x20 < byte < 0x7F and not 0x41 <= byte <= 0x5A for byte in name) and b":" not in name[1:]
 
 
-def read_request(fields: list[tuple[bytes, bytes]]) -> Request:
-    """Check a request's fields (sections 8.2 and 8.3) and take what gRPC needs of them."""
+def read_request(fields: list[tuple[bytes, bytes]], methods: Methods) -> Request:
+    """Check a request's fields (sections 8.2 and 8.3), take what gRPC needs of them, and find its method."""
     pseudo: dict[bytes, bytes] = {}
     metadata: dict[str, str] = {}
     regular = False
@@ -128,14 +137,14 @@ def read_request(fields: list[tuple[bytes, bytes]]) -> Request:
         metadata[key] = f"{metadata[key]},{text}" if key in metadata else text
     if not pseudo.get(b":path") or b":scheme" not in pseudo or b":method" not in pseudo:
         return _malformed("a request without :method, :scheme or :path (8.3.1)")
-    return _grpc_request(pseudo, metadata)
+    return _grpc_request(pseudo, metadata, methods)
 
 
 def _malformed(rule: str) -> Request:
     return Request(CallContext(""), malformed=rule)
 
 
-def _grpc_request(pseudo: Mapping[bytes, bytes], metadata: dict[str, str]) -> Request:
+def _grpc_request(pseudo: Mapping[bytes, bytes], metadata: dict[str, str], methods: Methods) -> Request:
     context = CallContext(pseudo[b":path"].decode("latin-1"), MappingProxyType(metadata))
     given = metadata.get("content-length")
     if given is not None and not (given.isascii() and given.isdigit() and len(given) <= 18):
@@ -147,7 +156,17 @@ def _grpc_request(pseudo: Mapping[bytes, bytes], metadata: dict[str, str]) -> Re
     if not (kind == "application/grpc" or kind.startswith(("application/grpc+", "application/grpc;"))):
         return Request(context, length=length, http_status=b"415")
     encoding = metadata.get("grpc-encoding", "identity")
-    return Request(context, encoding, _timeout(metadata.get("grpc-timeout")), length)
+    method = methods.get(context.path)
+    plain = length is None and encoding in ENCODINGS
+    return Request(
+        context,
+        method,
+        unary=method if plain and isinstance(method, UnaryMethod) else None,
+        streaming=method if plain and isinstance(method, StreamMethod) else None,
+        encoding=encoding,
+        timeout=_timeout(metadata.get("grpc-timeout")),
+        length=length,
+    )
 
 
 def _timeout(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Every bound of a connection, in one place, and the budgets that floods run out of."""
+"""Every bound of a connection, in one place."""
 
 from __future__ import annotations
 
@@ -25,32 +25,27 @@ class Limits:
     write_timeout: float = 60.0  # with output that the peer does not take
 
 
-class Budget:
-    """A token bucket: `spend` says whether there was still something to spend.
+class Recent:
+    """The last numbers that were added: at least `least`, at most twice as many."""
 
-    Work that ends well gives back, so that busy peers never run out, and peers that only make work do.
-    """
+    __slots__ = ("_least", "_new", "_old")
 
-    __slots__ = ("_at", "_left", "_most", "_per_second")
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._new: set[int] = set()
+        self._old: set[int] = set()
 
-    def __init__(self, most: float, per_second: float) -> None:
-        self._most = most
-        self._left = most
-        self._per_second = per_second
-        self._at = 0.0
+    def add(self, number: int) -> None:
+        """Remember it, and forget the oldest ones when there are too many."""
+        if len(self._new) >= self._least:
+            self._old = self._new
+            self._new = set()
+        self._new.add(number)
 
-    def spend(self, now: float, amount: float = 1.0) -> bool:
-        """Take `amount` at `now` (seconds, any origin that never goes back)."""
-        if self._left < amount:
-            self._left = min(self._most, self._left + (now - self._at) * self._per_second)
-            self._at = now
-            if self._left < amount:
-                return False
-        elif self._left >= self._most:
-            self._at = now
-        self._left -= amount
-        return True
+    def discard(self, number: int) -> None:
+        """Forget it."""
+        self._new.discard(number)
+        self._old.discard(number)
 
-    def give(self, amount: float) -> None:
-        """Give back for work that ended well."""
-        self._left = min(self._most, self._left + amount)
+    def __contains__(self, number: int) -> bool:
+        return number in self._new or number in self._old

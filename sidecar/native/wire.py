@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_SIZE = 9
+MESSAGE_HEAD_SIZE = 5
 MAX_FRAME = 16_384
 DEFAULT_WINDOW = 65_535
-MAX_WINDOW = 0x7FFFFFFF
+MAX_WINDOW = MAX_STREAM = 0x7FFFFFFF
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
@@ -28,6 +29,9 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 # (length's high byte, length's low bytes, type, flags, stream with its reserved bit)
 read_head = struct.Struct(">BHBBI").unpack_from
 read_u32 = struct.Struct(">I").unpack_from
+# The head of a gRPC message: (compressed, length); and with the head of the DATA frame that it begins.
+read_message_head = struct.Struct(">BI").unpack_from
+read_message_frame = struct.Struct(">BHBBIBI").unpack_from
 _u32 = struct.Struct(">I").pack
 _head = struct.Struct(">BHBBI").pack
 _message_head = struct.Struct(">BI").pack
@@ -86,11 +90,26 @@ REPLY_HEADERS = _STATUS_200 + _literal(b"content-type", b"application/grpc")
 _OK_TRAILERS = _literal(b"grpc-status", b"0")
 _OK_TRAILERS_HEAD = _head(0, len(_OK_TRAILERS), HEADERS, END_HEADERS | END_STREAM, 0)[:5]
 _REPLY_HEADERS_HEAD = _head(0, len(REPLY_HEADERS), HEADERS, END_HEADERS, 0)[:5]
+_RST_HEAD = _head(0, 4, RST_STREAM, 0, 0)[:5]
+_message_frame_head = struct.Struct(">BHBBIBI").pack
 
 
 def reply_headers(stream: int) -> bytes:
     """HEADERS that open a reply."""
     return _REPLY_HEADERS_HEAD + _u32(stream) + REPLY_HEADERS
+
+
+def message_frame(stream: int, payload: bytes) -> bytes:
+    """DATA with one uncompressed gRPC message. The message must fit one frame."""
+    size = len(payload)
+    return _message_frame_head(0, size + 5, DATA, 0, stream, 0, size) + payload
+
+
+def first_message(stream: int, payload: bytes) -> bytes:
+    """HEADERS that open a reply, and DATA with its first message, which must fit one frame."""
+    size = len(payload)
+    head = _message_frame_head(0, size + 5, DATA, 0, stream, 0, size)
+    return b"".join((_REPLY_HEADERS_HEAD, _u32(stream), REPLY_HEADERS, head, payload))
 
 
 def ok_trailers(stream: int) -> bytes:
@@ -101,9 +120,14 @@ def ok_trailers(stream: int) -> bytes:
 def whole_reply(stream: int, payload: bytes) -> bytes:
     """A unary reply in one piece: headers, one message, trailers. The message must fit one frame."""
     sid = _u32(stream)
-    size = len(payload) + 5
-    head = _head(0, size, DATA, 0, stream) + _message_head(0, len(payload))
+    size = len(payload)
+    head = _message_frame_head(0, size + 5, DATA, 0, stream, 0, size)
     return b"".join((_REPLY_HEADERS_HEAD, sid, REPLY_HEADERS, head, payload, _OK_TRAILERS_HEAD, sid, _OK_TRAILERS))
+
+
+def stop_sending(stream: int) -> bytes:
+    """RST_STREAM(NO_ERROR): the reply is whole, the rest of the request is not wanted (RFC 9113, section 8.1)."""
+    return _RST_HEAD + _u32(stream) + b"\0\0\0\0"
 
 
 def error_trailers(

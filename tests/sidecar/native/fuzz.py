@@ -105,13 +105,13 @@ async def connection(seed: int, frames: int) -> int:
             peer.seen.gate.clear()
         assert peer.connection.buffered >= 0
         assert peer.connection.buffered <= _LIMITS.max_buffered + _LIMITS.max_message
-        assert len(peer.connection._calls) <= _LIMITS.max_streams
+        assert len(peer.connection.calls) <= _LIMITS.max_streams
     peer.lose()
     for _ in range(4):
         await asyncio.sleep(0)
     assert peer.lost
     assert peer.connection.buffered == 0, seed
-    assert not peer.connection._calls
+    assert not peer.connection.calls
     assert peer.seen.opened == peer.seen.closed, seed
     assert len(asyncio.all_tasks()) == 1, seed
     assert written < 50_000 + sent * 210_000

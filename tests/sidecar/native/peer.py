@@ -129,7 +129,7 @@ class Peer:
         self.seen = Seen()
         self.lost = False
         self.connection = Connection(
-            methods(self.seen), limits or Limits(), lambda _connection: setattr(self, "lost", True)
+            methods(self.seen), limits or Limits(), lambda _made: None, lambda _lost: setattr(self, "lost", True)
         )
         self.wire = Wire()
         self.encoder = Encoder()

@@ -179,7 +179,7 @@ async def test_more_data_than_the_windows() -> None:
     peer.send(peer.headers(1, "/t.T/Stream") + wire.frame(wire.DATA, 0, 1, bytes(1_001)))
     assert resets(peer.frames()) == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
     peer = Peer(Limits(stream_window=1 << 20, connection_window=70_000))
-    peer.connection._recv_window = 10
+    peer.connection.unacked = 70_000 - 10
     peer.send(peer.headers(1, "/t.T/Stream") + wire.frame(wire.DATA, 0, 1, bytes(11)))
     assert goaway(peer) == ErrorCode.FLOW_CONTROL_ERROR
 
@@ -295,7 +295,7 @@ async def test_cached_blocks_never_survive_a_change_of_the_table() -> None:
     for number in range(1, 60, 2):
         peer.send(peer.headers(number, "/t.T/Stream", x_number=str(number)))
         peer.send(peer.headers(number + 100, "/t.T/Stream", x_number=str(number)) if number == 59 else b"")
-        call = peer.connection._calls[number]
+        call = peer.connection.calls[number]
         assert call._request.context.metadata["x-number"] == str(number)
 
 
@@ -382,6 +382,7 @@ async def test_draining_serves_what_was_opened_before_the_peer_knew() -> None:
     peer.send(peer.headers(1, "/t.T/Stream"))
     peer.frames()
     peer.connection.drain()
+    await asyncio.sleep(0)
     first, ping = peer.frames()
     assert (first.kind, int.from_bytes(first.payload[:4], "big")) == (wire.GOAWAY, wire.MAX_WINDOW)
     peer.send(peer.headers(3) + peer.message(3, "before", end=True))
