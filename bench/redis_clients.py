@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import machine
+from bench.machine import machine
 from ratelimit.storage import open_store
 from ratelimit.storage.base import Action, Operation
 from tests.redis_server import RedisServer

@@ -17,7 +17,8 @@ from bench.report import added_ms, run_and_write, spread
 from bench.suite import Options, Results, Suite
 from bench.verdicts import verdict
 from bench.workloads import JSON, MODEL, Workload
-from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, RATELIMIT_DOMAIN, Layout
+from extproc.limits import DOMAIN
+from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, Layout
 from headgate.render.listener import listener
 from headgate.render.values import Json, grpc, typed
 from headgate.settings import Settings, load_settings
@@ -85,7 +86,7 @@ class RateLimitAlone(ServiceAlone):
         return typed(
             "envoy.filters.http.ratelimit",
             "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
-            domain=RATELIMIT_DOMAIN,
+            domain=DOMAIN,
             timeout="2s",
             failure_mode_deny=True,
             rate_limit_service={"transport_api_version": "V3", "grpc_service": grpc(RATELIMIT_CLUSTER, 2)},

@@ -17,6 +17,7 @@ from sidecar.protowire import Encoded
 
 Metadata: TypeAlias = Mapping[str, str]
 Reply: TypeAlias = Message | Encoded
+REPLIES = (Encoded, Message)  # what is a reply, and not something that waits for one
 
 
 @dataclass(frozen=True, slots=True)

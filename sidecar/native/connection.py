@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import cast
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from sidecar.errors import StatusCode
 from sidecar.native import control, flow, opening, wire
@@ -27,7 +27,7 @@ from sidecar.native.lifetime import Lifetime
 from sidecar.native.limits import Limits, Recent
 from sidecar.native.streaming import StreamCall
 from sidecar.native.unary import UnaryCall
-from sidecar.rpc import UnaryMethod
+from sidecar.rpc import REPLIES, UnaryMethod
 
 _log = structlog.get_logger("grpc")
 
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             reply = method.handle(message, request.context)
-            if isinstance(reply, Message):
+            if isinstance(reply, REPLIES):
                 answer = reply.SerializeToString()
                 size = len(answer) + 5
                 if size <= self.send_window and size <= self.peer_window and size <= 16_384 and not self.blocked:

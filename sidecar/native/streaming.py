@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from sidecar.errors import RpcError, StatusCode
 from sidecar.native import flow
 from sidecar.native.call import Call
 from sidecar.native.headers import Request
-from sidecar.rpc import Step, StreamHandler, StreamMethod
+from sidecar.rpc import Reply, Step, StreamHandler, StreamMethod
 
 if TYPE_CHECKING:
     from sidecar.native.connection import Connection
@@ -122,7 +122,7 @@ class StreamCall(Call):
         elif step.done or self._ending:
             self.finish()
 
-    async def _relay(self, replies: AsyncIterator[Message]) -> None:
+    async def _relay(self, replies: AsyncIterator[Reply]) -> None:
         """Send replies as they come, no faster than the peer takes them."""
         try:
             async for reply in replies:

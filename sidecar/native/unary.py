@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from sidecar.errors import StatusCode
 from sidecar.native import wire
 from sidecar.native.call import Call
 from sidecar.native.headers import Request
-from sidecar.rpc import UnaryMethod
+from sidecar.rpc import REPLIES, Reply, UnaryMethod
 
 if TYPE_CHECKING:
     from sidecar.native.connection import Connection
@@ -51,15 +51,15 @@ class UnaryCall(Call):
             return
         self.answer(reply)
 
-    def answer(self, reply: Message | Awaitable[Message]) -> None:
+    def answer(self, reply: Reply | Awaitable[Reply]) -> None:
         """Send what the handler returned, at once or when it is there."""
-        if isinstance(reply, Message):
+        if isinstance(reply, REPLIES):
             self._send_reply(reply)
         else:
             self.watch_deadline()
             self.wait_for(reply, self._send_reply)
 
-    def _send_reply(self, reply: Message) -> None:
+    def _send_reply(self, reply: Reply) -> None:
         try:
             payload = reply.SerializeToString()
         except Exception as error:
