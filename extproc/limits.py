@@ -7,17 +7,17 @@ count in the same counters.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from extproc.accesslog import RequestRecord
 from extproc.context import Exchange, MetadataValue, Reply
 from extproc.providers import openai
-from ratelimit.limiter import Decision, Limiter, LimitRequest
+from ratelimit.limiter import Decision, Ended, Limiter, LimitRequest
 from ratelimit.presenter import Presenter
-from ratelimit.rules import SETTLE, Descriptor, RuleSet
+from ratelimit.rules import Descriptor, RuleSet, Settlement
 from sidecar.errors import StoreError
 
 DOMAIN = "headgate"
@@ -110,21 +110,20 @@ class Limits:
 
         What cannot be settled, because the store fails, stays charged as reserved.
         """
-        rules = self._rules()
-        waiting: list[Awaitable[Decision]] = []
-        for record in records:
-            if not record.reservation:
-                continue
-            entries = (*_entries(record.key, TOKENS), (SETTLE, record.reservation))
-            request = LimitRequest(DOMAIN, (Descriptor(entries, record.charged),))
-            try:
-                decision = self._limiter.decide(rules, request)
-            except StoreError:
-                continue
-            if not isinstance(decision, Decision):
-                waiting.append(decision)
-        return _all(waiting) if waiting else None
+        ended = [
+            Ended(_entries(record.key, TOKENS), Settlement.parse(record.reservation), record.charged)
+            for record in records
+            if record.reservation
+        ]
+        if not ended:
+            return None
+        try:
+            waiting = self._limiter.settle(self._rules(), DOMAIN, ended)
+        except StoreError:
+            return None
+        return None if waiting is None else _settled(waiting)
 
 
-async def _all(waiting: Sequence[Awaitable[Decision]]) -> None:
-    await asyncio.gather(*waiting, return_exceptions=True)
+async def _settled(waiting: Awaitable[None]) -> None:
+    with contextlib.suppress(StoreError):
+        await waiting

@@ -11,6 +11,8 @@ from extproc.policy import Policy
 from extproc.providers import openai
 
 ROUTE_HEADER = "x-headgate-route"
+# The request headers that filters read: Envoy sends these and no others.
+HEADERS = (":method", ":path", "authorization", "content-encoding", "content-length")
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
 _JSON = (("content-type", "application/json"),)

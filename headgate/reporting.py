@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import msgspec
 import structlog
 
 from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
-from sidecar.logs import write_events
+from sidecar.logs import timestamp, write_lines
 from sidecar.metrics import Metrics
 from sidecar.series import Counter
 
@@ -119,32 +119,63 @@ class Reporter:
             if overhead is not None:
                 self._metrics.overhead_seconds.observe(overhead)
         if self._log_requests:
-            write_events("request", [_line(record) for record in records])
+            now = timestamp()
+            write_lines([_line(record, now) for record in records])
 
 
-def _line(record: RequestRecord) -> dict[str, Any]:
+class _Line(msgspec.Struct):
     """What the log says of one request. No prompt, no answer, no key."""
-    return {
-        "request_id": record.request_id,
-        "method": record.method,
-        "path": record.path[:256],
-        "status": record.status,
-        "key": record.key or None,
-        "model": record.model or None,
-        "provider": record.provider or None,
-        "target_model": record.target_model or None,
-        "tokens": record.total_tokens,
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-        "cached_tokens": record.cached_tokens,
-        "estimate": record.estimate,
-        "total_ms": _milliseconds(record.seconds),
-        "upstream_ms": _milliseconds(record.upstream_seconds),
-        "first_byte_ms": _milliseconds(record.first_byte_seconds),
-        "overhead_us": None if record.overhead_seconds is None else round(record.overhead_seconds * 1e6),
-        "disconnected": record.disconnected or None,
-        "flags": ",".join(record.flags) or None,
-    }
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    key: str | None
+    model: str | None
+    provider: str | None
+    target_model: str | None
+    tokens: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    estimate: int | None
+    total_ms: float | None
+    upstream_ms: float | None
+    first_byte_ms: float | None
+    overhead_us: int | None
+    disconnected: bool | None
+    flags: str | None
+    event: str
+    level: str
+    timestamp: str
+
+
+def _line(record: RequestRecord, timestamp: str) -> _Line:
+    overhead = record.overhead_seconds
+    return _Line(
+        record.request_id,
+        record.method,
+        record.path[:256],
+        record.status,
+        record.key or None,
+        record.model or None,
+        record.provider or None,
+        record.target_model or None,
+        record.total_tokens,
+        record.prompt_tokens,
+        record.completion_tokens,
+        record.cached_tokens,
+        record.estimate,
+        _milliseconds(record.seconds),
+        _milliseconds(record.upstream_seconds),
+        _milliseconds(record.first_byte_seconds),
+        None if overhead is None else round(overhead * 1e6),
+        record.disconnected or None,
+        ",".join(record.flags) or None,
+        "request",
+        "info",
+        timestamp,
+    )
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -7,12 +7,12 @@ Redis it is awaited.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ratelimit.algorithms.fixed_window import TTL_SLACK, counter_key, seconds_until_reset, window_start
 from ratelimit.errors import RequestError
-from ratelimit.rules import MAX_HITS, Descriptor, Match, Mode, Rate, Rule, RuleSet, Settlement
+from ratelimit.rules import MAX_HITS, Descriptor, Entries, Match, Mode, Rate, Rule, RuleSet, Settlement
 from ratelimit.storage.base import Action, Count, Operation, Store
 from sidecar.errors import StoreError
 
@@ -55,6 +55,14 @@ class Decision(NamedTuple):
     over: bool
     statuses: tuple[Status, ...]
     reservations: tuple[tuple[str, Settlement], ...] = ()
+
+
+class Ended(NamedTuple):
+    """A call that is over: the entries of its limit, what it had reserved, and what it used."""
+
+    entries: Entries
+    reserved: Settlement
+    used: int
 
 
 class Observer(Protocol):
@@ -146,6 +154,38 @@ class Limiter:
             raise
         self._observer.store_seconds(self._timer() - started)
         return self._decision(planned, counts, now)
+
+    def settle(self, rules: RuleSet, domain: str, calls: Iterable[Ended]) -> Awaitable[None] | None:
+        """Settle many calls together: what several of them owe one counter is one operation.
+
+        At once when the store answers at once. Raises `StoreError`, or the awaitable does; the calls then stay charged
+        as reserved. Says the same as a settling descriptor per call.
+        """
+        now = self._clock()
+        owed: dict[str, list[int]] = {}
+        for call in calls:
+            match = rules.match(domain, Descriptor(call.entries))
+            if match is None or match.rule.mode is not Mode.RESERVE:
+                continue
+            operation = _operation(match._replace(settlement=call.reserved), min(call.used, MAX_HITS), int(now))
+            sums = owed.setdefault(operation.key, [0, operation.ttl])
+            sums[0] += operation.hits
+        operations = [Operation(key, Action.ADJUST, hits, 0, ttl) for key, (hits, ttl) in owed.items() if hits]
+        if not operations:
+            return None
+        try:
+            counts = self._store.apply(operations, now)
+        except StoreError as error:
+            self._observer.store_failed(error.transient)
+            raise
+        return None if isinstance(counts, Sequence) else self._settled(counts)
+
+    async def _settled(self, waiting: Awaitable[Sequence[Count]]) -> None:
+        try:
+            await waiting
+        except StoreError as error:
+            self._observer.store_failed(error.transient)
+            raise
 
     def _decision(self, planned: list[_Planned], counts: Sequence[Count], now: int) -> Decision:
         statuses = tuple([_status(one, counts, now) for one in planned])

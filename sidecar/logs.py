@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -21,20 +21,28 @@ def _json(value: Any, **_options: Any) -> str:
 
 
 _pretty = False
+_ENCODER = msgspec.json.Encoder()
+_ADDED = ("event", "level", "timestamp")  # by structlog itself
 
 
-def write_events(event: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Log many events of one kind at level info. As JSON they are encoded together and written once."""
-    if _pretty:
-        log = structlog.get_logger(event)
-        for line in lines:
-            log.info(event, **line)
-        return
+def timestamp() -> str:
+    """The time of this moment as logs write it."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def write_lines(lines: Sequence[msgspec.Struct]) -> None:
+    """Log many events of level info at once; each has the fields `event`, `level` and `timestamp`.
+
+    As JSON they are encoded together and written with one call.
+    """
     if not lines or not structlog.get_logger().is_enabled_for(logging.INFO):
         return
-    tail = {"event": event, "level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
-    encode = msgspec.json.encode
-    sys.stderr.write("".join([encode({**line, **tail}).decode() + "\n" for line in lines]))
+    if _pretty:
+        for line in lines:
+            fields = {name: value for name, value in msgspec.structs.asdict(line).items() if name not in _ADDED}
+            structlog.get_logger().info(getattr(line, "event", ""), **fields)
+        return
+    sys.stderr.write(_ENCODER.encode_lines(lines).decode())
     sys.stderr.flush()
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 
 from extproc.accesslog import RATELIMIT_METADATA
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
-from extproc.processor import METADATA, USAGE_METADATA
+from extproc.processor import HEADERS, METADATA, USAGE_METADATA
 from headgate.render.layout import (
     ACCESS_LOG,
     EXTPROC_CLUSTER,
@@ -122,6 +122,8 @@ def _ext_proc(settings: Settings) -> Json:
             **_retries(settings.workers, "connect-failure,refused-stream,unavailable,cancelled,reset"),
         },
         failure_mode_allow=False,
+        # What decisions are made of; the rest of a client's headers is not our business.
+        forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in HEADERS]}},
         status_on_error={"code": "ServiceUnavailable"},
         message_timeout=seconds(settings.decision_timeout),
         allow_mode_override=True,

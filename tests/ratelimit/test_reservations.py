@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ratelimit.errors import RequestError
-from ratelimit.limiter import Limiter, LimitRequest
+from ratelimit.limiter import Ended, Limiter, LimitRequest
 from ratelimit.rules import Descriptor, Node, Rate, RuleSet, Settlement, Unit
 from ratelimit.storage import Count, MemoryStore, Operation, Store
 from sidecar.errors import StoreError
@@ -211,3 +211,32 @@ async def test_window_lengths_differ_within_one_request(store: Store, clock: Clo
     decision = await house.ask(*both)
     assert [one.over for one in decision.statuses] == [True, False]
     assert await house.left(*both) == [2, 3]
+
+
+async def test_many_calls_settled_together_are_many_settled_one_by_one(house: House, clock: Clock) -> None:
+    """Over- and under-estimates, two tenants, an older window, and a rule that reserves nothing."""
+    for tenant in ("team-a", "team-b"):
+        for _ in range(4):
+            await house.ask(tokens(100, tenant))
+    used = [("team-a", 30, NOON), ("team-a", 250, NOON), ("team-b", 0, NOON), ("team-a", 130, NOON - 60)]
+    limiter = house.limiter
+    calls = [
+        Ended((("key", tenant), ("limit", "tokens")), Settlement(100, at), hits) for tenant, hits, at in used
+    ] + [Ended((("ip", "192.0.2.1"),), Settlement(5, NOON), 1)]
+    waiting = limiter.settle(house.rules, house.domain, calls)
+    if waiting is not None:
+        await waiting
+    # 400 reserved; -70 and +150 in this window; 130 used of 100 in the one before owes 30 here.
+    assert await house.left(tokens(0, "team-a"), tokens(0, "team-b")) == [1000 - 510, 1000 - 300]
+    assert await house.left(caller("192.0.2.1", 0)) == [2]
+
+
+def test_a_store_that_fails_is_told_of_once_for_all() -> None:
+    class Failing(MemoryStore):
+        def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+            raise StoreError("gone", transient=True)
+
+    limiter = Limiter(Failing(), Clock())
+    call = Ended((("key", "team-a"), ("limit", "tokens")), Settlement(100, NOON), 1)
+    with pytest.raises(StoreError):
+        limiter.settle(tenant_rules("d"), "d", [call, call])
