@@ -17,7 +17,7 @@ from sidecar import configfile
 from sidecar.configfile import ConfigFile
 from sidecar.lifecycle import run, serve
 from sidecar.reload import Current
-from sidecar.server import GrpcServer
+from sidecar.server import Engine, GrpcServer
 from sidecar.settings import load
 
 _HEADROOM = 1 << 20
@@ -39,10 +39,10 @@ def _policy(path: Path, max_body: int) -> Policy:
     return build(settings, max_body_bytes=max_body, created=int(time.time()))
 
 
-async def _run(path: Path, listen: str, max_body: int, grace: float) -> None:
+async def _run(path: Path, listen: str, max_body: int, engine: Engine, grace: float) -> None:
     policy = Current(_policy(path, max_body))
     service = external_processor(Processor(policy.get, random.random), time.perf_counter, _Unobserved())
-    server = GrpcServer([service], listen=listen, max_message_bytes=max_body + _HEADROOM)
+    server = GrpcServer([service], listen=listen, max_message_bytes=max_body + _HEADROOM, engine=engine)
     await serve(server, grace=grace, reload=lambda: policy.swap(_policy(path, max_body)))
 
 
@@ -52,9 +52,10 @@ def main() -> int:
     parser.add_argument("-c", "--config", type=Path, required=True, help="headgate.yaml; SIGHUP reads it again")
     parser.add_argument("--listen", default="127.0.0.1:9002", help="host:port or unix:///path")
     parser.add_argument("--max-body", type=int, default=20 << 20, help="bytes a request body may have")
+    parser.add_argument("--engine", choices=("native", "grpcio"), default="native", help="what carries the service")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds for running calls when stopping")
     arguments = parser.parse_args()
-    return run(_run(arguments.config, arguments.listen, arguments.max_body, arguments.grace))
+    return run(_run(arguments.config, arguments.listen, arguments.max_body, arguments.engine, arguments.grace))
 
 
 if __name__ == "__main__":

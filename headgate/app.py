@@ -41,6 +41,7 @@ from ratelimit.server import rate_limit_service
 from ratelimit.storage import MEMORY, open_store
 from sidecar.errors import ConfigError, StoreError
 from sidecar.metrics import Metrics
+from sidecar.options import ServerOptions, Tls
 from sidecar.reload import Current, changes, fingerprint
 from sidecar.server import GrpcServer
 
@@ -65,6 +66,15 @@ def build_snapshot(settings: Settings, version: str) -> Snapshot:
     """The snapshot of checked settings."""
     policy = build_policy(settings, max_body_bytes=settings.max_body, created=int(time.time()))
     return Snapshot(settings, policy, build_rules(settings), version)
+
+
+def server_options(settings: Settings) -> ServerOptions:
+    """What the settings ask of our servers' connections."""
+    tls = settings.services.tls
+    files = None
+    if tls is not None:
+        files = Tls(Path(tls.cert), Path(tls.key), Path(tls.client_ca) if tls.client_ca else None)
+    return ServerOptions(tls=files, max_connection_age=settings.services.max_connection_age)
 
 
 class Sidecar:
@@ -111,13 +121,16 @@ class Sidecar:
                 listen=layout.extproc(settings, number),
                 max_message_bytes=settings.max_body + _BODY_HEADROOM,
                 engine=settings.engine,
+                options=server_options(settings),
             )
         # Of several workers the first owns the embedded store: counted in one place, limits are exact.
         owns = number == 0 or settings.store != MEMORY
         if limiter is not None and not in_process and owns:
             service = rate_limit_service(limiter, lambda: self._current.get().rules, present, time.perf_counter)
             listen = layout.ratelimit(settings, number)
-            self._servers["ratelimit"] = GrpcServer([service], listen=listen, engine=settings.engine)
+            self._servers["ratelimit"] = GrpcServer(
+                [service], listen=listen, engine=settings.engine, options=server_options(settings)
+            )
         self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
         self._admin = AdminServer(
             settings.admin if worker is None else layout.worker_admin(worker),

@@ -104,11 +104,30 @@ class TlsSettings(Section):
     key: str
 
 
+class ServiceTlsSettings(Section):
+    """TLS between Envoy and our services (PEM files, read again when they change), for when they share no host."""
+
+    cert: str = Field(description="what our services show, with its chain")
+    key: str
+    client_ca: str = Field(default="", description="who may connect (mTLS): certificates that this CA has signed")
+    ca: str = Field(default="", description="what Envoy trusts; empty: `cert` itself")
+    name: str = Field(default="localhost", description="the name that Envoy expects in our certificate")
+    client_cert: str = Field(default="", description="what Envoy shows (mTLS)")
+    client_key: str = ""
+
+
 class ServiceSettings(Section):
     """Where Envoy reaches our two gRPC services: `unix:///path` or `host:port`. Empty: sockets in the run folder."""
 
     extproc: ServiceAddress | None = None
     ratelimit: ServiceAddress | None = None
+    tls: ServiceTlsSettings | None = None
+    max_connection_age: float = Field(
+        default=0.0,
+        ge=0,
+        le=31_536_000,
+        description="seconds, then a connection is drained and made anew; 0: never",
+    )
 
 
 class LimitsSettings(Section):
@@ -153,7 +172,7 @@ class Settings(PolicySettings):
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
     request_timeout: float = Field(default=60.0, ge=0.1, le=86_400, description="seconds a request may take to arrive")
     decision_timeout: float = Field(default=2.0, ge=0.01, le=60, description="seconds Envoy waits for ext_proc")
-    engine: Literal["grpcio", "native"] = Field(default="grpcio", description="what carries our gRPC services")
+    engine: Literal["native", "grpcio"] = Field(default="native", description="what carries our gRPC services")
     workers: int = Field(default=1, ge=1, le=128, description="processes that decide; Envoy splits its calls over them")
     log: LogSettings = LogSettings()
     envoy: EnvoySettings = EnvoySettings()
@@ -174,6 +193,11 @@ class Settings(PolicySettings):
         if extproc & ratelimit:
             mend = "give it one of its own" + (" (worker N uses port + N)" if self.workers > 1 else "")
             yield Complaint(("services", "ratelimit"), "the same address as `extproc`", mend)
+        tls = self.services.tls
+        if tls is not None and tls.client_ca and not (tls.client_cert and tls.client_key):
+            yield Complaint(
+                ("services", "tls", "client_ca"), "Envoy has nothing to show", "set `client_cert` and `client_key`, too"
+            )
         for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
             if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
                 yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
+import uvloop
 
 from sidecar import logs
 from sidecar.errors import ConfigError
@@ -21,7 +22,7 @@ def run(program: Coroutine[Any, Any, None]) -> int:
     """Run a whole program. Returns its exit status: 1 for a `ConfigError`, which is printed line by line."""
     logs.configure("info", "auto")
     try:
-        asyncio.run(program)
+        uvloop.run(program)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

@@ -41,7 +41,7 @@ class GrpcServer:
         listen: str,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         health_names: Sequence[str] = (),
-        engine: Engine = "grpcio",
+        engine: Engine = "native",
         options: ServerOptions | None = None,
     ) -> None:
         self._listen = listen

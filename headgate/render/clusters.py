@@ -14,7 +14,7 @@ from extproc.policy import route_name
 from extproc.settings import ProviderSettings
 from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_cluster, provider_secret
 from headgate.render.values import Json, address, seconds, typed
-from headgate.settings import Settings
+from headgate.settings import ServiceTlsSettings, Settings
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -158,7 +158,7 @@ def system_ca() -> str:
     return next((path for path in candidates if path and Path(path).is_file()), certifi.where())
 
 
-def service(name: str, listens: Sequence[str]) -> Json:
+def service(name: str, listens: Sequence[str], tls: ServiceTlsSettings | None = None) -> Json:
     """The cluster of one of our gRPC services: an endpoint per worker, in turn."""
     numeric = all(one.startswith("unix://") or _is_address(one.rpartition(":")[0].strip("[]")) for one in listens)
     return {
@@ -177,7 +177,31 @@ def service(name: str, listens: Sequence[str]) -> Json:
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
+        **({"transport_socket": _service_tls(tls)} if tls is not None else {}),
     }
+
+
+def _service_tls(settings: ServiceTlsSettings) -> Json:
+    context: Json = {
+        "alpn_protocols": ["h2"],
+        "validation_context": {
+            "trusted_ca": {"filename": str(Path(settings.ca or settings.cert).absolute())},
+            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": settings.name}}],
+        },
+    }
+    if settings.client_cert:
+        context["tls_certificates"] = [
+            {
+                "certificate_chain": {"filename": str(Path(settings.client_cert).absolute())},
+                "private_key": {"filename": str(Path(settings.client_key).absolute())},
+            }
+        ]
+    return typed(
+        "envoy.transport_sockets.tls",
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        common_tls_context=context,
+        sni=settings.name,
+    )
 
 
 def all_clusters(
@@ -185,8 +209,8 @@ def all_clusters(
 ) -> list[Json]:
     """Every cluster, providers last."""
     return [
-        service(EXTPROC_CLUSTER, extproc),
-        *([service(RATELIMIT_CLUSTER, ratelimit)] if settings.limits.enforce == "envoy" else []),
+        service(EXTPROC_CLUSTER, extproc, settings.services.tls),
+        *([service(RATELIMIT_CLUSTER, ratelimit, settings.services.tls)] if settings.limits.enforce == "envoy" else []),
         *(
             provider(name, one, credential_source=credential_sources.get(name))
             for name, one in settings.providers.items()

@@ -11,7 +11,7 @@ from extproc.settings import ProviderSettings
 from headgate.render.layout import provider_secret
 from headgate.render.values import Json
 from headgate.settings import Settings
-from sidecar.configfile import ConfigFile, resolve
+from sidecar.configfile import ConfigFile, KeyPath, dotted, resolve
 from sidecar.errors import ConfigError, Problem
 
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
@@ -55,21 +55,40 @@ def check_files(settings: Settings, file: ConfigFile) -> None:
     """Raise `ConfigError` when a certificate or key that Envoy is to read cannot be used."""
     problems: list[Problem] = []
     if settings.tls is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls.cert, settings.tls.key)
-        except (OSError, ValueError) as error:
-            reason = f"the certificate or its key cannot be used: {error}"
-            problems.append(Problem(file.place(("tls",)), "tls", reason, "cert and key are paths of PEM files"))
+        problems += _pair_problems(file, ("tls",), settings.tls.cert, settings.tls.key)
+    service = settings.services.tls
+    if service is not None:
+        pairs = (("cert", service.cert, service.key), ("client_cert", service.client_cert, service.client_key))
+        for field, cert, key in pairs:
+            problems += _pair_problems(file, ("services", "tls", field), cert, key)
+        for field, bundle in (("ca", service.ca), ("client_ca", service.client_ca)):
+            problems += _ca_problems(file, ("services", "tls", field), bundle)
     for name, provider in settings.providers.items():
-        path = ("providers", name, "tls", "ca")
-        if provider.tls.ca:
-            try:
-                ssl.create_default_context(cafile=provider.tls.ca)
-            except (OSError, ValueError) as error:
-                reason = f"the CA bundle cannot be used: {error}"
-                problems.append(Problem(file.place(path), ".".join(path), reason, "it is the path of a PEM file"))
+        problems += _ca_problems(file, ("providers", name, "tls", "ca"), provider.tls.ca)
     if problems:
         raise ConfigError(problems)
+
+
+def _pair_problems(file: ConfigFile, path: KeyPath, cert: str, key: str) -> list[Problem]:
+    if not cert:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key or None)
+    except (OSError, ValueError) as error:
+        reason = f"the certificate or its key cannot be used: {error}"
+        return [Problem(file.place(path), dotted(path), reason, "certificate and key are paths of PEM files")]
+    return []
+
+
+def _ca_problems(file: ConfigFile, path: KeyPath, bundle: str) -> list[Problem]:
+    if not bundle:
+        return []
+    try:
+        ssl.create_default_context(cafile=bundle)
+    except (OSError, ValueError) as error:
+        reason = f"the CA bundle cannot be used: {error}"
+        return [Problem(file.place(path), dotted(path), reason, "it is the path of a PEM file")]
+    return []
 
 
 def secret(route: str, credential: str) -> Json:

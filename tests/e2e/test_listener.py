@@ -6,6 +6,7 @@ import datetime
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,3 +170,34 @@ def test_answers_tell_our_own_time_when_asked_to(enforce: str) -> None:
             gateway.wait_for(lambda: gateway.metric("headgate_overhead_seconds_count") == 3)
             logged = [line["overhead_us"] for line in gateway.log_lines("request")]
             assert [int(answer.header("x-headgate-overhead-us") or 0) for answer in answers] == logged
+
+
+@pytest.mark.parametrize("engine", ["native", "grpcio"])
+@pytest.mark.parametrize("mutual", [False, True])
+def test_envoy_and_our_services_may_speak_tls(tmp_path: Path, engine: str, mutual: bool) -> None:
+    cert, key = make_certificate(tmp_path, "services.test")
+    (tmp_path / "client").mkdir()
+    client_cert, client_key = make_certificate(tmp_path / "client", "envoy.test")
+    tls = {"cert": str(cert), "key": str(key), "name": "services.test"}
+    if mutual:
+        tls |= {"client_ca": str(client_cert), "client_cert": str(client_cert), "client_key": str(client_key)}
+    services = {name: f"127.0.0.1:{free_port()}" for name in ("extproc", "ratelimit")}
+    with ProviderThread() as provider:
+        config = {
+            "engine": engine,
+            "services": {**services, "tls": tls, "max_connection_age": 1.0},
+            "providers": {"fake": {"dialect": "openai", "base_url": provider.base_url}},
+            "models": {"gpt-4o": {"provider": "fake"}},
+            "keys": [key_entry("team-a", limits={"requests": "100000/year"})],
+            "limits": {"on_error": "deny"},
+        }
+        with Gateway(config) as gateway:
+            until = time.monotonic() + 3  # long enough for connections to grow old
+            statuses = []
+            while time.monotonic() < until:
+                statuses.append(post(gateway.listen, chat()).status)
+            assert set(statuses) == {200}
+            assert gateway.envoy_stat("cluster.headgate_extproc.ssl.handshake") > 1
+            with socket.create_connection(tuple(services["extproc"].split(":")), timeout=5) as plain:  # type: ignore[arg-type]
+                plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+                assert b"\0\0\0\4" not in plain.recv(100)

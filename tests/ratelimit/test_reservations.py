@@ -220,9 +220,9 @@ async def test_many_calls_settled_together_are_many_settled_one_by_one(house: Ho
             await house.ask(tokens(100, tenant))
     used = [("team-a", 30, NOON), ("team-a", 250, NOON), ("team-b", 0, NOON), ("team-a", 130, NOON - 60)]
     limiter = house.limiter
-    calls = [
-        Ended((("key", tenant), ("limit", "tokens")), Settlement(100, at), hits) for tenant, hits, at in used
-    ] + [Ended((("ip", "192.0.2.1"),), Settlement(5, NOON), 1)]
+    calls = [Ended((("key", tenant), ("limit", "tokens")), Settlement(100, at), hits) for tenant, hits, at in used] + [
+        Ended((("ip", "192.0.2.1"),), Settlement(5, NOON), 1)
+    ]
     waiting = limiter.settle(house.rules, house.domain, calls)
     if waiting is not None:
         await waiting
