@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import random
 import signal
@@ -40,6 +39,7 @@ from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
 from ratelimit.storage import MEMORY, open_store
 from sidecar.errors import ConfigError, StoreError
+from sidecar.lifecycle import keep_what_is_loaded
 from sidecar.metrics import Metrics
 from sidecar.options import ServerOptions, Tls
 from sidecar.reload import Current, changes, fingerprint
@@ -172,9 +172,7 @@ class Sidecar:
         except ConfigError:
             await self.stop()
             raise
-        # What is there now stays: the collector need not look at it again and again while requests come and go.
-        gc.collect()
-        gc.freeze()
+        keep_what_is_loaded()
         _log.info(
             "serving",
             version=__version__,

@@ -51,7 +51,9 @@ ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="headg
 RequiredConfig = Annotated[Path, typer.Option("-c", "--config", help="headgate.yaml")]
 ListenOption = Annotated[str | None, typer.Option(help="address of the gateway (host:port)")]
 AdminOption = Annotated[str | None, typer.Option(help="address of the admin port (host:port)")]
-StoreOption = Annotated[str | None, typer.Option(help="memory://, redis://…, rediss://…, unix://…")]
+StoreOption = Annotated[
+    str | None, typer.Option(help="memory://, redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…")
+]
 RunDirOption = Annotated[str | None, typer.Option(help="folder for sockets and Envoy's files")]
 
 

@@ -33,7 +33,11 @@ def main() -> int:
         "--rules", type=Path, required=True, help="a rule file, or a folder of them; SIGHUP reads again"
     )
     parser.add_argument("--listen", default="127.0.0.1:8081", help="host:port or unix:///path")
-    parser.add_argument("--store", default="memory://", help="memory://, redis://…, rediss://…, unix://…")
+    parser.add_argument(
+        "--store",
+        default="memory://",
+        help="memory://, redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…",
+    )
     parser.add_argument("--engine", choices=("native", "grpcio"), default="native", help="what carries the service")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds for running calls when stopping")
     arguments = parser.parse_args()

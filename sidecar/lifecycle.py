@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -29,6 +30,17 @@ def run(program: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
+def keep_what_is_loaded() -> None:
+    """Tell the garbage collector that what is there now stays, and to look for cycles less often.
+
+    Requests leave no cycles behind (they are freed by their reference counts), so its usual pace only costs: about a
+    tenth of a decision. Call it once, when everything is up.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 async def serve(server: GrpcServer, *, grace: float, reload: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then give running calls `grace` seconds.
 
@@ -50,6 +62,7 @@ async def serve(server: GrpcServer, *, grace: float, reload: Callable[[], None])
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloaded)
     await server.start()
+    keep_what_is_loaded()
     _log.info("serving", address=server.address)
     await stopping.wait()
     await server.stop(grace)

@@ -81,7 +81,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         stream_idle_timeout="0s",
         early_header_mutation_extensions=[_early_mutation()],
         local_reply_config=local_replies(settings),
-        access_log=[_access_log()],
+        access_log=[_access_log(settings)],
         http_filters=[
             typed(
                 "envoy.filters.http.body_size_limit",
@@ -221,7 +221,7 @@ def _meter(settings: Settings) -> Json:
     )
 
 
-def _access_log() -> Json:
+def _access_log(settings: Settings) -> Json:
     return typed(
         "envoy.access_loggers.http_grpc",
         "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
@@ -229,7 +229,8 @@ def _access_log() -> Json:
             "log_name": ACCESS_LOG,
             "grpc_service": grpc(EXTPROC_CLUSTER, 5),
             "transport_api_version": "V3",
-            "buffer_flush_interval": "1s",
+            # Where ext_proc decides the limits, this is also how late a reservation is settled.
+            "buffer_flush_interval": "0.250s" if settings.limits.enforce == "in_process" else "1s",
             "buffer_size_bytes": 65_536,
         },
     )

@@ -17,7 +17,7 @@ HEX = "65e9b5e7aaca5e3f5d3d5ae0ed6b24d8c4b8aa0dbd3b4b7a1df0f4ec6de0b2f7"
 EXAMPLE = f"""\
 listen: 127.0.0.1:10000
 admin: 127.0.0.1:10001          # health, metrics, status; never the data plane
-store: memory://                # redis://… rediss://… unix://… ; sentinel and cluster come with the rate-limit issue
+store: memory://                # redis://… rediss://… unix://…
 providers:
   openai: {{dialect: openai, base_url: "http://127.0.0.1:9101/v1", api_key: "${{OPENAI_API_KEY}}"}}
   local:  {{dialect: openai, base_url: "http://127.0.0.1:9102/v1"}}
