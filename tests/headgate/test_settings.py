@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headgate.render.secrets import check_files, credentials
-from headgate.settings import Settings, load_settings
+from headgate.settings import Settings, load_settings, nth_address, pinned
 from ratelimit.rules import Rate, Unit
 from sidecar.errors import ConfigError
 
@@ -104,6 +104,12 @@ def test_secrets_stay_out_of_repr(tmp_path: Path) -> None:
         ("listen: 127.0.0.1:10000", "listen: 127.0.0.1:10001", "headgate.yaml:2: admin: the same address as `listen`"),
         ("listen: 127.0.0.1:10000", "listen: gateway.local:80", "'gateway.local' is not an IP address (write 0.0.0.0 for all"),
         ("listen: 127.0.0.1:10000", "listen: 127.0.0.1:0", "port 0 is no place to meet"),
+        ("store: memory://", "workers: 2\nlimits: {enforce: in_process}", "headgate.yaml:3: workers: with `limits.enforce: in_process` each worker would count in an embedded store of its own"),
+        ("store: memory://", "workers: 0", "headgate.yaml:3: workers: "),
+        ("store: memory://", "workers: 3\nservices: {extproc: 'localhost:9002', ratelimit: 'localhost:9004'}", "headgate.yaml:4: services.ratelimit: the same address as `extproc` (give it one of its own (worker N uses port + N))"),
+        ("store: memory://", "workers: 3\nservices: {extproc: 'localhost:65534'}", "headgate.yaml:4: services.extproc: no room for 3 ports"),
+        ("store: memory://", "limits: {enforce: nowhere}", "headgate.yaml:3: limits.enforce: "),
+        ("store: memory://", "services: {tls: {cert: a, key: b, client_ca: c}}", "headgate.yaml:3: services.tls.client_ca: Envoy has nothing to show (set `client_cert` and `client_key`, too)"),
         ("listen: 127.0.0.1:10000", "listen: 10000", "listen: must be text (put it in quotes)"),
         ("memory://", "redis://x:notaport", "headgate.yaml:3: store: not a Redis URL"),
         ("memory://", "unix://", "a unix socket needs a path"),
@@ -140,6 +146,28 @@ def test_a_reference_that_was_mistyped_is_not_sent_as_a_key(tmp_path: Path, writ
     settings, file = load_settings(tmp_path / "headgate.yaml", {})
     with pytest.raises(ConfigError, match="looks like a reference"):
         credentials(settings, file, {})
+
+
+def test_the_engine_and_who_enforces_limits_stay_while_running(tmp_path: Path) -> None:
+    running = load(tmp_path, "")
+    new, changed = pinned(
+        load(tmp_path, "limits: {enforce: in_process, on_error: deny}\nworkers: 2\nstore: redis://x"), running
+    )
+    assert changed == ["store", "workers", "limits.enforce"]
+    assert (new.limits.enforce, new.limits.on_error, new.workers) == ("envoy", "deny", 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "third"),
+    [
+        ("unix:///run/extproc.sock", "unix:///run/extproc-2.sock"),
+        ("unix:///run/extproc", "unix:///run/extproc-2"),
+        ("127.0.0.1:9000", "127.0.0.1:9002"),
+        ("[::1]:9000", "[::1]:9002"),
+    ],
+)
+def test_each_worker_has_an_address(address: str, third: str) -> None:
+    assert (nth_address(address, 0), nth_address(address, 2)) == (address, third)
 
 
 def test_files_of_tls_are_tried(tmp_path: Path) -> None:
