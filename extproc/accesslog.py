@@ -74,11 +74,11 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     facts = metadata[METADATA].fields if METADATA in metadata else _NOTHING
     usage = metadata[USAGE_METADATA].fields if USAGE_METADATA in metadata else _NOTHING
     service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else _NOTHING
-    prompt, completion, cached = _detail(_text(usage, "detail"))
+    metered, prompt, completion, cached = _detail(_text(usage, "detail"))
     path = (request.original_path or request.path).partition("?")[0]
     operation = OPERATIONS.get(path)
     estimate = _whole(facts, "estimate")
-    total = _whole(usage, "total")
+    total = metered if metered is not None else _whole(usage, "total")
     sent, last = _seconds(common.time_to_first_upstream_tx_byte), _seconds(common.time_to_last_upstream_rx_byte)
     decision, limit = _number(facts, "decision_us"), _number(service, DECISION_FIELD)
     disconnected, flags = _flags(common) if common.HasField("response_flags") else (False, ())
@@ -111,12 +111,12 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     )
 
 
-def _detail(text: str) -> tuple[int | None, int | None, int | None]:
-    """Prompt, completion and cached tokens as the meter wrote them; without anything when it saw no usage."""
+def _detail(text: str) -> tuple[int | None, int | None, int | None, int | None]:
+    """Total, prompt, completion and cached tokens as the meter wrote them; nothing when it saw no usage."""
     if not text:
-        return None, None, None
-    prompt, completion, cached = [None if part == "-" else int(part) for part in text.split(" ")]
-    return prompt, completion, cached
+        return None, None, None, None
+    total, prompt, completion, cached = [None if part == "-" else int(part) for part in text.split(" ")]
+    return total, prompt, completion, cached
 
 
 def _flags(common: AccessLogCommon) -> tuple[bool, tuple[str, ...]]:

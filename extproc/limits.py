@@ -25,15 +25,22 @@ KEY, LIMIT = "key", "limit"  # the entries of a descriptor
 REQUESTS, TOKENS = "requests", "tokens"  # what is limited
 
 RESERVATION = "reservation"  # metadata: what is to be settled
-SHOWN = "limits"  # metadata: `requests 60 59 12s,tokens …`, for the headers of the answer
+SHOWN = "limits"  # metadata of the usage, for the meter: `requests 60 59 12s,tokens …` become headers of the answer
 _JSON = ("content-type", "application/json")
 
 
+_NOTHING: Mapping[str, MetadataValue] = {}
+
+
 class Verdict(NamedTuple):
-    """What the limits say: a reply that refuses, or facts for Envoy (for the answer's headers, and to settle later)."""
+    """What the limits say: a reply that refuses, or metadata for Envoy.
+
+    `facts` hold what is to be settled, `usage` what the meter tells the client in the answer's headers.
+    """
 
     reply: Reply | None
-    facts: Mapping[str, MetadataValue]
+    facts: Mapping[str, MetadataValue] = _NOTHING
+    usage: Mapping[str, MetadataValue] = _NOTHING
 
 
 @lru_cache(maxsize=65_536)
@@ -82,28 +89,26 @@ class Limits:
 
     def _undecided(self) -> Verdict:
         if self._admits_on_error():
-            return Verdict(None, {})
+            return Verdict(None)
         body = openai.error_body(
             "The gateway cannot decide right now: try again.", kind="gateway_error", code="gateway_unavailable"
         )
-        return Verdict(Reply(503, body, (_JSON,)), {})
+        return Verdict(Reply(503, body, (_JSON,)))
 
     def _verdict(self, decision: Decision) -> Verdict:
         if decision.over:
             shown = self._present(decision)
-            return Verdict(Reply(429, shown.body, (_JSON, *shown.headers)), {})
+            return Verdict(Reply(429, shown.body, (_JSON, *shown.headers)))
         limited = [
             f"{status.rule.label} {status.rule.rate.amount} {status.remaining} {status.reset_seconds}s"
             for status in decision.statuses
             if status.rule is not None
         ]
         facts: dict[str, MetadataValue] = {}
-        if limited:
-            facts[SHOWN] = ",".join(limited)
         for label, settlement in decision.reservations:
             if label == TOKENS:
                 facts[RESERVATION] = str(settlement)
-        return Verdict(None, facts)
+        return Verdict(None, facts, {SHOWN: ",".join(limited)} if limited else {})
 
     def settle(self, records: Iterable[RequestRecord]) -> Awaitable[None] | None:
         """Replace what finished requests had reserved by what they used.

@@ -15,7 +15,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc import messages
 from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
 from extproc.limits import Limits, Verdict
-from extproc.processor import METADATA, Processor, describe, for_envoy
+from extproc.processor import METADATA, USAGE_METADATA, Processor, describe, for_envoy
 from sidecar.errors import RpcError, StatusCode
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
@@ -80,7 +80,10 @@ class _Stream:
     def _limited(self, exchange: Exchange, outcome: Forward, verdict: Verdict, started: float) -> Step:
         if verdict.reply is not None:
             return self._reply(exchange, verdict.reply, started)
-        return self._forward(outcome, outcome.metadata, started, verdict.facts)
+        facts = outcome.metadata
+        if verdict.usage:
+            facts = {**facts, USAGE_METADATA: {**facts.get(USAGE_METADATA, _NO_FACTS), **verdict.usage}}
+        return self._forward(outcome, facts, started, verdict.facts)
 
     def _forward(
         self, outcome: Forward, facts: Facts, started: float, more: Mapping[str, MetadataValue] = _NO_FACTS

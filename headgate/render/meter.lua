@@ -5,8 +5,10 @@
 -- event is taken out of the stream; for this an unfinished `data: {` line waits for its end, which no client
 -- could have used before.
 --
--- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out}
--- out: metadata headgate.usage {total, detail: "prompt completion cached", each a number or -}
+-- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out,
+--      limits: what the limits say, where ext_proc has decided them}
+-- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
+--      detail: "total prompt completion cached", each a number or -}
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
 -- response counts, and an echoed object cannot lower it.
 
@@ -132,8 +134,9 @@ local function publish(handle, meter)
   if not meter.changed then return end
   meter.changed = false
   local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set("headgate.usage", "total", math.min(meter.total, MAX_TOTAL))
-  local detail = (meter.prompt or "-") .. " " .. (meter.completion or "-") .. " " .. (meter.cached or "-")
+  local total = math.min(meter.total, MAX_TOTAL)
+  if not LIMITS then metadata:set("headgate.usage", "total", total) end
+  local detail = total .. " " .. (meter.prompt or "-") .. " " .. (meter.completion or "-") .. " " .. (meter.cached or "-")
   metadata:set("headgate.usage", "detail", detail)
 end
 
@@ -216,10 +219,10 @@ local function strip(handle)
 end
 
 -- Our own time for this request, in microseconds: what ext_proc and the rate-limit service say they took.
-local function tell_overhead(headers, metadata, facts)
+local function tell_overhead(headers, metadata)
+  local decision = metadata:get("headgate") or {}
   local limit = metadata:get("envoy.filters.http.ratelimit") or {}
-  local sum = (facts.decision_us or 0) + (limit.decision_us or 0)
-  headers:replace("x-headgate-overhead-us", string.format("%d", sum))
+  headers:replace("x-headgate-overhead-us", string.format("%d", (decision.decision_us or 0) + (limit.decision_us or 0)))
 end
 
 -- What the rate-limit service would have added to the answer: `requests 60 59 12s,tokens 1000 990 12s`.
@@ -234,16 +237,12 @@ end
 function envoy_on_response(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local headers = handle:headers()
-  if OVERHEAD or LIMITS then
-    local facts = metadata:get("headgate")
-    if not facts then return end
-    if OVERHEAD then tell_overhead(headers, metadata, facts) end
-    if facts.limits then tell_limits(headers, facts.limits) end
-  end
+  if OVERHEAD then tell_overhead(headers, metadata) end
   local usage = metadata:get("headgate.usage")
   if not (usage or LIMITS) then return end
+  if usage and usage.limits then tell_limits(headers, usage.limits) end
   if tonumber(headers:get(":status")) >= 400 then
-    metadata:set("headgate.usage", "total", 0)
+    if usage then metadata:set("headgate.usage", LIMITS and "detail" or "total", LIMITS and "0 - - -" or 0) end
     return
   end
   if usage and usage.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then

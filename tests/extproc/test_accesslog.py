@@ -22,7 +22,7 @@ def entry() -> HTTPAccessLogEntry:
     common.time_to_first_upstream_rx_byte.FromMilliseconds(60)
     common.time_to_last_upstream_rx_byte.FromMilliseconds(210)
     common.metadata.filter_metadata["headgate"].update({"key": "a", "model": "m", "estimate": 300, "decision_us": 150})
-    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "detail": "2 10 -"})
+    common.metadata.filter_metadata["headgate.usage"].update({"total": 12, "detail": "12 2 10 -"})
     return made
 
 
