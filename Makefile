@@ -75,7 +75,7 @@ lock: $(DEV) ## renew the hashed locks (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results bench/.peers
 
 $(VENV)/bin/python:
 	@echo "· creating $(VENV)"

@@ -207,8 +207,9 @@ def _plan(rules: RuleSet, request: LimitRequest, now: int) -> tuple[list[_Planne
     planned: list[_Planned] = []
     operations: list[Operation] = []
     for descriptor in request.descriptors:
-        hits = descriptor.hits if descriptor.hits is not None else max(1, request.hits_addend)
-        hits = max(0, min(hits, MAX_HITS))
+        hits = descriptor.hits if descriptor.hits is not None else request.hits_addend or 1
+        if not 0 <= hits <= MAX_HITS:
+            hits = max(0, min(hits, MAX_HITS))
         match = rules.match(request.domain, descriptor)
         if match is None or match.rule.unlimited:
             planned.append(_Planned(match, hits, None))
@@ -239,12 +240,10 @@ def _status(planned: _Planned, counts: Sequence[Count], now: int) -> Status:
         return Status(None, over=False, remaining=0, reset_seconds=0, hits=planned.hits)
     if planned.operation is None:
         return Status(match.rule, over=False, remaining=UNLIMITED_REMAINING, reset_seconds=0, hits=planned.hits)
-    count = counts[planned.operation]
+    value, over = counts[planned.operation]
     rate = match.rule.rate
+    remaining = rate.amount - value
+    # By position: a decision makes several, and naming the fields doubles what one costs.
     return Status(
-        match.rule,
-        over=count.over,
-        remaining=max(0, rate.amount - count.value),
-        reset_seconds=seconds_until_reset(now, rate.unit),
-        hits=planned.hits,
+        match.rule, over, remaining if remaining > 0 else 0, seconds_until_reset(now, rate.unit), planned.hits
     )

@@ -125,8 +125,7 @@ class Descriptor(NamedTuple):
     override: Rate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """A reservation to be settled: so many hits were reserved at that time (unix seconds)."""
 
     reserved: int

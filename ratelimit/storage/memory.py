@@ -31,22 +31,24 @@ class MemoryStore:
         second = int(now)
         asked: dict[str, int] = {}
         overs: list[bool] = []
-        for operation in operations:
+        denied = False
+        for key, action, hits, limit, _ in operations:
             over = False
-            if operation.action is not Action.ADJUST:
-                asked[operation.key] = asked.get(operation.key, 0) + operation.hits
-                over = self._value(operation.key, second) + asked[operation.key] > operation.limit
+            if action is not Action.ADJUST:
+                asked[key] = wanted = asked.get(key, 0) + hits
+                over = self._value(key, second) + wanted > limit
+                denied = denied or over
             overs.append(over)
-        denied = any(overs)
         counts = []
-        for operation, over in zip(operations, overs, strict=True):
-            value = self._value(operation.key, second)
-            if not (denied and operation.action is Action.RESERVE):
-                before, value = value, min(MAX_COUNT, max(0, value + operation.hits))
+        for (key, action, hits, _, ttl), over in zip(operations, overs, strict=True):
+            value = self._value(key, second)
+            if hits and not (denied and action is Action.RESERVE):
+                before, value = value, min(MAX_COUNT, max(0, value + hits))
                 if value != before:
-                    self._put(operation.key, value, second, operation.ttl)
+                    self._put(key, value, second, ttl)
             counts.append(Count(value, over))
-        self._sweep(second, 2 * len(operations) + 8)
+        if self._expiries and self._expiries[0] <= second:
+            self._sweep(second, 2 * len(operations) + 8)
         return counts
 
     async def ping(self) -> None:
