@@ -24,6 +24,7 @@ ENGINES: tuple[Engine, ...] = ("grpcio", "native")
 class Seen:
     """What handlers went through; `gate` lets those go on that wait."""
 
+    waiting: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     produced: int = 0
@@ -31,6 +32,7 @@ class Seen:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, name: str) -> None:
+        self.waiting.append(name)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:

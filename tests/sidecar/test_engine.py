@@ -112,9 +112,9 @@ async def test_client_streaming_promises_one_reply(client: Client) -> None:
 
 
 async def test_a_deadline_is_seen_by_both_sides(client: Client, seen: Seen) -> None:
-    assert await code_of(client.unary("wait", timeout=0.1)) == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await code_of(client.unary("wait", timeout=0.3)) == grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: seen.cancelled == ["unary"])
-    call = client.echo(timeout=0.1)
+    call = client.echo(timeout=0.3)
     await call.write(StringValue(value="wait"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
@@ -131,6 +131,7 @@ async def test_a_cancelled_call_is_cancelled_in_its_handler(client: Client, seen
     idle = client.echo()
     await idle.write(StringValue(value="b"))
     assert (await idle.read()).value == "b"
+    await until(lambda: sorted(seen.waiting) == ["echo", "unary"])
     for call in (waiting, stream, idle):
         call.cancel()
     await until(lambda: sorted(seen.cancelled) == ["echo", "unary"] and seen.closed == ["echo", "echo"])
@@ -142,6 +143,7 @@ async def test_a_client_that_vanishes_closes_its_calls(seen: Seen, engine: Engin
         call = Client(channel).echo()
         await call.write(StringValue(value="wait"))
         await call.write(StringValue(value="behind it"))
+        await until(lambda: seen.waiting == ["echo"])
         await channel.close()
         await until(lambda: seen.cancelled == ["echo"] and seen.closed == ["echo"])
 

@@ -67,7 +67,7 @@ class _Nothing(list[str]):
 
 class _Forgetful(Seen):
     def __init__(self) -> None:
-        super().__init__(closed=_Nothing(), cancelled=_Nothing())
+        super().__init__(waiting=_Nothing(), closed=_Nothing(), cancelled=_Nothing())
 
 
 if __name__ == "__main__":
