@@ -87,7 +87,7 @@ class Workload:
         }
         if self.stream:
             body["stream_options"] = {"include_usage": True}
-        return json.dumps(body).encode()
+        return json.dumps(body, separators=(",", ":")).encode()
 
     def _directive(self) -> str:
         """What the fake provider is told beyond its defaults."""
