@@ -1,12 +1,13 @@
 """`python -m tests.sidecar.native.serve [CERTIFICATE KEY]`: the native engine in a process of its own, for outside tools.
 
 Prints its address (two with TLS: plain, then TLS) when it serves; ends with its standard input. `test.Inventory/Left`
-says what there is: connections, calls, bytes kept for handlers, tasks.
+says what there is: connections, calls, bytes kept for handlers, tasks, blocks of memory that Python has allocated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ async def main(arguments: list[str]) -> None:
     servers: list[GrpcServer] = []
 
     def left(_request: Empty, _context: CallContext) -> StringValue:
+        gc.collect()
         engines = [server._engine for server in servers if isinstance(server._engine, NativeEngine)]
         connections = [connection for engine in engines for connection in engine._connections]
         return StringValue(
@@ -39,6 +41,7 @@ async def main(arguments: list[str]) -> None:
                     "calls": sum(len(connection.calls) for connection in connections),
                     "buffered": sum(connection.buffered for connection in connections),
                     "tasks": len(asyncio.all_tasks()),
+                    "blocks": sys.getallocatedblocks(),
                 }
             )
         )

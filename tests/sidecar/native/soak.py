@@ -5,7 +5,9 @@ stop half-way, calls that are cancelled or run out of time, connections that com
 with certificates that change, the random frames of the fuzzer; its connections end by their age all the time.
 
 The verdict (and exit status 1): the server's memory is flat, that is the median of the last quarter is at most 2 MiB
-above that of the second quarter; no call failed that should not have; nothing is left when every client has gone.
+above that of the second quarter, and Python holds at most 1 % more blocks at the end than after a quarter of the time
+(memory that the allocator keeps moves by a MiB or two, blocks do not); no call failed that should not have; nothing is
+left when every client has gone.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from tests.sidecar.native.peer import Peer
 from tests.sidecar.native.serve import AGE
 
 TOLERANCE_MIB = 2.0
+TOLERANCE_BLOCKS = 0.01
 _SAMPLE = 2.0  # seconds
 _OWN = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 _SLOW_READER = (*_OWN, ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536))
@@ -240,12 +243,16 @@ async def soak(minutes: float) -> int:
         started = time.monotonic()
         workers = [asyncio.create_task(repeat(every, work, mix)) for every, work in mix.workers()]
         rss: list[float] = []
+        blocks = 0
         process.cpu_percent()
         try:
             for turn in itertools.count(1):
                 await asyncio.sleep(min(_SAMPLE, seconds / 40))
                 rss.append(process.memory_info().rss / (1 << 20))
-                over = time.monotonic() - started >= seconds
+                gone = time.monotonic() - started
+                over = gone >= seconds
+                if not blocks and gone >= seconds / 4:
+                    blocks = (await left(plain))["blocks"]
                 if over or turn % 15 == 1:
                     print(progress(mix, started, seconds, rss, process.cpu_percent()), flush=True)
                 if over:
@@ -261,18 +268,21 @@ async def soak(minutes: float) -> int:
                 await asyncio.wait_for(server.wait(), 10)
             if server.returncode is None:
                 server.kill()
-    return verdict(rss, mix.wrong, remains)
+    return verdict(rss, blocks, mix.wrong, remains)
 
 
-def verdict(rss: list[float], wrong: Counter[str], remains: dict[str, int]) -> int:
+def verdict(rss: list[float], blocks: int, wrong: Counter[str], remains: dict[str, int]) -> int:
     """Say what came out; 0 when all is well."""
     quarter = max(1, len(rss) // 4)
     before, after = statistics.median(rss[quarter : 2 * quarter]), statistics.median(rss[-quarter:])
     print(f"memory: {before:.2f} MiB in the second quarter, {after:.2f} MiB in the last ({len(rss)} samples)")
+    print(f"blocks: {blocks:,} after a quarter, {remains['blocks']:,} at the end")
     print(f"left at the end: {remains}")
     faults = []
     if after > before + TOLERANCE_MIB:
         faults.append(f"memory grew by {after - before:.2f} MiB, more than {TOLERANCE_MIB} MiB")
+    if remains["blocks"] > blocks * (1 + TOLERANCE_BLOCKS):
+        faults.append(f"Python holds {remains['blocks'] - blocks:,} blocks more")
     if remains["connections"] or remains["buffered"] or remains["calls"]:
         faults.append("connections, calls or bytes are left")
     faults.extend(f"{count} times {what}" for what, count in wrong.items())
