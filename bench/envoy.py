@@ -71,5 +71,5 @@ def minimal(
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(f"127.0.0.1:{upstream_port}")}}]}],
         },
     }
-    clusters = [upstream, *(service(name, listen) for name, listen in services.items())]
+    clusters = [upstream, *(service(name, [listen]) for name, listen in services.items())]
     return {"static_resources": {"listeners": [listener], "clusters": clusters}}

@@ -15,7 +15,7 @@ from bench.workloads import Workload
 
 CONNECTIONS = 32
 _WARM_SECONDS = 0.3
-_SETTLE_SECONDS = 0.2  # in which the last reservation is settled
+_SETTLE_SECONDS = 0.8  # in which the last reservation is settled (in process: with the access log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from headgate.settings import split_address
+from sidecar import unix_socket
 from sidecar.errors import ConfigError, Problem
 
 
@@ -60,7 +61,7 @@ class AdminServer:
                     Problem(
                         "admin",
                         "",
-                        f"cannot bind {self._address}: {error.strerror}",
+                        f"cannot bind {self._address}: {error.strerror or error}",
                         "free it or choose another address",
                     )
                 ]
@@ -69,7 +70,7 @@ class AdminServer:
     def _site(self, runner: web.AppRunner) -> web.BaseSite:
         if self._address.startswith("unix://"):
             path = Path(self._address.removeprefix("unix://"))
-            path.unlink(missing_ok=True)
+            unix_socket.take(path)
             return web.UnixSite(runner, str(path))
         host, port = split_address(self._address)
         return web.TCPSite(runner, host, port)

@@ -32,7 +32,7 @@ from headgate.limits import build_rules, present
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.reporting import Reporter
-from headgate.settings import Settings, load_settings, pinned
+from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.worker_reports import WorkerReport
 from ratelimit.limiter import Limiter
 from ratelimit.rules import RuleSet
@@ -173,6 +173,8 @@ class Sidecar:
             await self.stop()
             raise
         keep_what_is_loaded()
+        for name in open_services(self._current.get().settings):
+            _log.warning("service_open_to_the_network", service=name, mend="set services.tls.client_ca")
         _log.info(
             "serving",
             version=__version__,
@@ -229,11 +231,13 @@ class Sidecar:
 
     def _refused(self) -> None:
         """A configuration was not taken: by us, or (SIGUSR2 from the supervisor) by Envoy."""
-        self.metrics.reloads.labels("rejected").inc()
+        if not self._worker:
+            self.metrics.reloads.labels("rejected").inc()
         self.metrics.reload_healthy.set(0)
 
     def _taken(self) -> None:
-        self.metrics.reloads.labels("taken").inc()
+        if not self._worker:  # workers load together: one of them counts
+            self.metrics.reloads.labels("taken").inc()
         self.metrics.reload_healthy.set(1)
         self.metrics.reload_time.set(time.time())
 

@@ -25,11 +25,13 @@ from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
 from headgate.render.secrets import REDACTED, check_files, credentials, has_key
-from headgate.settings import Settings, load_settings
+from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.up.child import Child
+from headgate.up.files import keep_copy
 from headgate.up.supervisor import Configuration, Supervisor, check_free, read, remove_orphans
 from headgate.workers import Workers
 from sidecar import logs
+from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError, Problem
 from sidecar.reload import fingerprint
 
@@ -176,7 +178,7 @@ def serve(
         _fail(ConfigError([Problem("--only", "", f"there is no service '{only}'", "write extproc or ratelimit")]))
     chosen: Only | None = "extproc" if only == "extproc" else "ratelimit" if only == "ratelimit" else None
     try:
-        settings, version = _settings_to_serve(config, managed)
+        settings, file, version = _settings_to_serve(config, managed, worker)
         logs.configure(settings.log.level, settings.log.format)
         layout = _layout(settings)
         _private_folder(layout.folder)
@@ -184,6 +186,9 @@ def serve(
             what = "there is no rate-limit service with `limits.enforce: in_process`"
             _fail(ConfigError([Problem("--only", "", what, "write extproc, or set `limits.enforce: envoy`")]))
         if settings.workers > 1 and worker is None:
+            if not managed:
+                keep_copy(layout.started, file.text)
+                os.environ["HEADGATE_RUN_DIR"] = str(layout.folder)
             again = [sys.executable, "-m", "headgate", *sys.argv[1:]]
             asyncio.run(Workers(settings, layout, lambda number: [*again, "--worker", str(number)]).run())
         else:
@@ -192,19 +197,27 @@ def serve(
         _fail(error)
 
 
-def _settings_to_serve(config: Path, managed: bool) -> tuple[Settings, str]:
-    """The settings of the file and their version. Under the supervisor, a file that is broken by now gives way to the
-    last good one: a sidecar that is started again must not end an outage of one file with an outage of everything."""
+def _settings_to_serve(config: Path, managed: bool, worker: int | None) -> tuple[Settings, ConfigFile, str]:
+    """The settings of the file, the file, and its version.
+
+    A process that is started again must fit what runs around it. What cannot change while running is taken from the
+    copy of the configuration that everything was started with. And under the supervisor, a file that is broken by now
+    gives way to the last good one: an outage of one file must not become an outage of everything.
+    """
     version = fingerprint(config)
+    layout = Layout(Path(os.environ.get("HEADGATE_RUN_DIR", "")))
     try:
-        return load_settings(config, os.environ)[0], version
+        settings, file = load_settings(config, os.environ)
     except ConfigError as error:
-        last_good = Layout(Path(os.environ.get("HEADGATE_RUN_DIR", ""))).last_good
-        if not managed or not last_good.is_file():
+        if not managed or not layout.last_good.is_file():
             raise
         for problem in error.problems:
             _err.print(f"last good configuration is used: {problem}", markup=False, highlight=False, soft_wrap=True)
-        return load_settings(last_good, os.environ, folder=config.parent)[0], fingerprint(last_good)
+        settings, file = load_settings(layout.last_good, os.environ, folder=config.parent)
+        version = fingerprint(layout.last_good)
+    if (managed or worker is not None) and layout.started.is_file():
+        settings, _ = pinned(settings, load_settings(layout.started, os.environ, folder=config.parent)[0])
+    return settings, file, version
 
 
 async def _serve(
@@ -240,6 +253,9 @@ def check(file: Annotated[Path, typer.Argument(help="headgate.yaml")]) -> None:
         _fail(error)
     counts = f"{len(settings.providers)} providers, {len(settings.models)} models, {len(settings.keys)} keys"
     _out.print(f"{file}: ok ({counts})", highlight=False)
+    for name in open_services(settings):
+        warning = f"services.{name} is open to whoever reaches it: set services.tls.client_ca, or a network policy"
+        _err.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
 
 
 @render_app.command("static")

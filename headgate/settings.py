@@ -76,7 +76,9 @@ def _service_address(value: str) -> str:
         if not value.removeprefix("unix://").startswith("/"):
             raise ValueError("a unix socket needs an absolute path | write unix:///run/headgate/extproc.sock")
         return value
-    return _address(value)
+    if split_address(value)[1] == 0:
+        raise ValueError("port 0 is no place to meet | choose a port")
+    return value
 
 
 def _size(value: Any) -> Any:
@@ -198,6 +200,16 @@ class Settings(PolicySettings):
             yield Complaint(
                 ("services", "tls", "client_ca"), "Envoy has nothing to show", "set `client_cert` and `client_key`, too"
             )
+        if tls is not None and bool(tls.client_cert) != bool(tls.client_key):
+            missing = "client_key" if tls.client_cert else "client_cert"
+            yield Complaint(("services", "tls"), f"`{missing}` is missing", "set both of the pair, or neither")
+        if 0 < self.services.max_connection_age < 1:
+            yield Complaint(("services", "max_connection_age"), "is less than a second", "0 is never")
+        for name, others in (("extproc", extproc), ("ratelimit", ratelimit)):
+            for taken in ("listen", "admin"):
+                if getattr(self, taken) in others:
+                    mend = "each worker has a port of its own" if self.workers > 1 else "give it a port of its own"
+                    yield Complaint(("services", name), f"the same address as `{taken}`", mend)
         for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
             if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
                 yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")
@@ -207,6 +219,20 @@ class Settings(PolicySettings):
                 "with `limits.enforce: in_process` each worker would count in an embedded store of its own",
                 "use one worker, a Redis store, or `limits.enforce: envoy` (one worker then owns the store)",
             )
+
+
+def open_services(settings: Settings) -> list[str]:
+    """The services that whoever reaches them may use: TCP beyond this machine without client certificates."""
+    if settings.services.tls is not None and settings.services.tls.client_ca:
+        return []
+    found = []
+    for name in ("extproc", "ratelimit"):
+        address = getattr(settings.services, name)
+        if address and not address.startswith("unix://"):
+            host = split_address(address)[0]
+            if not (host == "localhost" or host.startswith("127.") or host == "::1"):
+                found.append(name)
+    return found
 
 
 def pinned(new: Settings, running: Settings) -> tuple[Settings, list[str]]:

@@ -26,7 +26,7 @@ class WorkerReport(msgspec.Struct):
 
 
 class WorkerReports:
-    """Asks every worker at its admin socket. One that does not answer is missed: readiness says so."""
+    """Asks every worker at its admin socket."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._sockets = [address.removeprefix("unix://") for address in addresses]
@@ -44,16 +44,21 @@ class WorkerReports:
     async def _all(self) -> list[WorkerReport | None]:
         return list(await asyncio.gather(*(self._ask(socket) for socket in self._sockets)))
 
-    async def answering(self) -> int:
-        """How many workers answer."""
-        return sum(report is not None for report in await self._all())
+    async def answers(self) -> list[bool]:
+        """Whether each worker answers."""
+        return [report is not None for report in await self._all()]
 
     async def dependencies(self) -> Mapping[str, Dependency]:
-        """Every dependency once where the workers agree, else once per worker that differs."""
+        """Every dependency once where the workers agree, else once per worker that differs.
+
+        A worker that does not answer is named; ready is who has one that does, since Envoy asks another.
+        """
         merged: dict[str, Dependency] = {}
-        for number, report in enumerate(await self._all()):
+        reports = await self._all()
+        anybody = any(report is not None for report in reports)
+        for number, report in enumerate(reports):
             if report is None:
-                merged[f"worker {number}"] = Dependency("does not answer", ready=False)
+                merged[f"worker {number}"] = Dependency("does not answer", ready=anybody)
                 continue
             for name, state in report.dependencies.items():
                 if merged.setdefault(name, state) != state:

@@ -7,6 +7,7 @@ decides nothing: it keeps the workers running, serves the admin port for all of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ _log = structlog.get_logger("headgate")
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
+_WATCH_SECONDS = 1.0
+_HUNG_SECONDS = 5.0
 _PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -55,10 +58,25 @@ class Workers:
             await self._until_up()
             await self._admin.start()
             _log.info("workers_serving", workers=len(self._children))
-            await self._stopping.wait()
+            await self._watch()
         finally:
             await asyncio.gather(*(child.stop(self._grace) for child in self._children))
             await self._admin.stop()
+
+    async def _watch(self) -> None:
+        """Until we are told to stop: a worker that runs and does not answer for long is killed, and so started anew."""
+        answered = [time.monotonic() for _ in self._children]
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _WATCH_SECONDS)
+                return
+            for number, answers in enumerate(await self._reports.answers()):
+                if answers or self._children[number].pid is None:
+                    answered[number] = time.monotonic()
+                elif time.monotonic() - answered[number] > _HUNG_SECONDS:
+                    _log.error("worker_hangs", worker=number, silent_seconds=_HUNG_SECONDS)
+                    self._children[number].signal(signal.SIGKILL)
+                    answered[number] = time.monotonic()
 
     def _pass_on(self, number: signal.Signals) -> None:
         for child in self._children:
@@ -70,7 +88,7 @@ class Workers:
             for child in self._children:
                 if child.exited is not None:
                     raise WorkerError(f"{child.name} ended with status {child.exited} while starting: see above")
-            if await self._reports.answering() == len(self._children):
+            if all(await self._reports.answers()):
                 return
             await asyncio.sleep(_POLL_SECONDS)
         if not self._stopping.is_set():

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from sidecar import unix_socket
 from sidecar.errors import ConfigError, Problem
 from sidecar.grpcio_engine import GrpcioEngine
 from sidecar.health import Health, health_service
@@ -65,8 +66,9 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Bind and serve. Raises `ConfigError` when the address cannot be bound, or a TLS file cannot be used."""
-        self._remove_socket()
         try:
+            if self._listen.startswith("unix:"):
+                unix_socket.take(self._path)
             self.port = await self._engine.start(self._listen)
         except (OSError, RuntimeError) as error:
             raise ConfigError(
@@ -93,7 +95,11 @@ class GrpcServer:
         """Return when the server has stopped."""
         await self._stopped.wait()
 
+    @property
+    def _path(self) -> Path:
+        return Path(self._listen.removeprefix("unix:").removeprefix("//"))
+
     def _remove_socket(self) -> None:
         if self._listen.startswith("unix:"):
             with contextlib.suppress(OSError):
-                Path(self._listen.removeprefix("unix:").removeprefix("//")).unlink()
+                self._path.unlink()

@@ -7,7 +7,7 @@ from headgate.render.clusters import all_clusters
 from headgate.render.layout import ROUTES, Layout
 from headgate.render.listener import listener
 from headgate.render.routes import routes
-from headgate.render.secrets import SECRET_TYPE, secret, tls_secret
+from headgate.render.secrets import SECRET_TYPE, secret, service_secrets, tls_secret
 from headgate.render.values import Json, address, discovery
 from headgate.settings import Settings
 
@@ -64,6 +64,8 @@ def secret_files(settings: Settings, layout: Layout, credentials: dict[str, str]
     certificate = tls_secret(settings)
     if certificate is not None:
         files[str(layout.secret("listener"))] = _resources(version, SECRET_TYPE, [certificate])
+    for one in service_secrets(settings):
+        files[str(layout.secret(one["name"]))] = _resources(version, SECRET_TYPE, [one])
     return files
 
 
@@ -76,6 +78,7 @@ def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str]
         extproc=layout.extprocs(settings),
         ratelimit=layout.ratelimits(settings),
         credential_sources=sources,
+        secret_source=lambda name: {"sds_config": discovery(str(layout.secret(name)))},
     )
     return _resources(version, _CLUSTER_TYPE, clusters)
 
@@ -110,10 +113,12 @@ def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, 
                 extproc=layout.extprocs(settings),
                 ratelimit=layout.ratelimits(settings),
                 credential_sources={name: {} for name in credentials},
+                secret_source=lambda _name: {},
             ),
             "secrets": [
                 *(secret(route, value) for route, value in _by_route(settings, credentials).items()),
                 *([certificate] if certificate is not None else []),
+                *service_secrets(settings),
             ],
         },
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import certifi
@@ -13,8 +14,11 @@ import certifi
 from extproc.policy import route_name
 from extproc.settings import ProviderSettings
 from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_cluster, provider_secret
+from headgate.render.secrets import SERVICE_CA, SERVICE_CLIENT
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import ServiceTlsSettings, Settings
+
+SecretSource: TypeAlias = Callable[[str], Json]
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -158,7 +162,7 @@ def system_ca() -> str:
     return next((path for path in candidates if path and Path(path).is_file()), certifi.where())
 
 
-def service(name: str, listens: Sequence[str], tls: ServiceTlsSettings | None = None) -> Json:
+def service(name: str, listens: Sequence[str], transport_socket: Json | None = None) -> Json:
     """The cluster of one of our gRPC services: an endpoint per worker, in turn."""
     numeric = all(one.startswith("unix://") or _is_address(one.rpartition(":")[0].strip("[]")) for one in listens)
     return {
@@ -177,40 +181,44 @@ def service(name: str, listens: Sequence[str], tls: ServiceTlsSettings | None = 
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
-        **({"transport_socket": _service_tls(tls)} if tls is not None else {}),
+        **({"transport_socket": transport_socket} if transport_socket is not None else {}),
     }
 
 
-def _service_tls(settings: ServiceTlsSettings) -> Json:
+def _service_tls(settings: ServiceTlsSettings, source: SecretSource) -> Json:
+    matcher = "IP_ADDRESS" if _is_address(settings.name) else "DNS"
+    names = {"match_typed_subject_alt_names": [{"san_type": matcher, "matcher": {"exact": settings.name}}]}
     context: Json = {
         "alpn_protocols": ["h2"],
-        "validation_context": {
-            "trusted_ca": {"filename": str(Path(settings.ca or settings.cert).absolute())},
-            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": settings.name}}],
+        "combined_validation_context": {
+            "default_validation_context": names,
+            "validation_context_sds_secret_config": {"name": SERVICE_CA, **source(SERVICE_CA)},
         },
     }
     if settings.client_cert:
-        context["tls_certificates"] = [
-            {
-                "certificate_chain": {"filename": str(Path(settings.client_cert).absolute())},
-                "private_key": {"filename": str(Path(settings.client_key).absolute())},
-            }
-        ]
+        shown = {"name": SERVICE_CLIENT, **source(SERVICE_CLIENT)}
+        context["tls_certificate_sds_secret_configs"] = [shown]
     return typed(
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         common_tls_context=context,
-        sni=settings.name,
+        **({"sni": settings.name} if matcher == "DNS" else {}),
     )
 
 
 def all_clusters(
-    settings: Settings, *, extproc: Sequence[str], ratelimit: Sequence[str], credential_sources: dict[str, Json]
+    settings: Settings,
+    *,
+    extproc: Sequence[str],
+    ratelimit: Sequence[str],
+    credential_sources: dict[str, Json],
+    secret_source: SecretSource,
 ) -> list[Json]:
-    """Every cluster, providers last."""
+    """Every cluster, providers last. `secret_source` says where Envoy finds a secret that is named."""
+    tls = _service_tls(settings.services.tls, secret_source) if settings.services.tls is not None else None
     return [
-        service(EXTPROC_CLUSTER, extproc, settings.services.tls),
-        *([service(RATELIMIT_CLUSTER, ratelimit, settings.services.tls)] if settings.limits.enforce == "envoy" else []),
+        service(EXTPROC_CLUSTER, extproc, tls),
+        *([service(RATELIMIT_CLUSTER, ratelimit, tls)] if settings.limits.enforce == "envoy" else []),
         *(
             provider(name, one, credential_source=credential_sources.get(name))
             for name, one in settings.providers.items()

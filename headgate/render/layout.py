@@ -57,6 +57,11 @@ class Layout:
         return self.folder / "last-good.yaml"
 
     @property
+    def started(self) -> Path:
+        """A copy of the configuration that everything was started with: what is fixed while running stands in it."""
+        return self.folder / "started.yaml"
+
+    @property
     def owner(self) -> Path:
         """Holds the supervisor's process id: a folder whose owner is gone may be removed."""
         return self.folder / "owner.pid"

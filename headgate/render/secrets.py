@@ -16,6 +16,8 @@ from sidecar.errors import ConfigError, Problem
 
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 REDACTED = "Bearer <redacted>"
+SERVICE_CA = "services_ca"
+SERVICE_CLIENT = "services_client"
 
 
 def credentials(settings: Settings, file: ConfigFile, environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -100,14 +102,28 @@ def tls_secret(settings: Settings) -> Json | None:
     """The listener's certificate, by path, so that Envoy reads the key and we do not."""
     if settings.tls is None:
         return None
-    cert, key = Path(settings.tls.cert).absolute(), Path(settings.tls.key).absolute()
+    return {"name": "listener_certificate", "tls_certificate": _certificate(settings.tls.cert, settings.tls.key)}
+
+
+def service_secrets(settings: Settings) -> list[Json]:
+    """What Envoy trusts and shows towards our services, by path: read again when files are moved into their folders."""
+    tls = settings.services.tls
+    if tls is None:
+        return []
+    ca = Path(tls.ca or tls.cert).absolute()
+    trusted: Json = {"trusted_ca": {"filename": str(ca)}, "watched_directory": {"path": str(ca.parent)}}
+    found: list[Json] = [{"name": SERVICE_CA, "validation_context": trusted}]
+    if tls.client_cert:
+        found.append({"name": SERVICE_CLIENT, "tls_certificate": _certificate(tls.client_cert, tls.client_key)})
+    return found
+
+
+def _certificate(cert: str, key: str) -> Json:
+    chain, private = Path(cert).absolute(), Path(key).absolute()
     return {
-        "name": "listener_certificate",
-        "tls_certificate": {
-            "certificate_chain": {"filename": str(cert)},
-            "private_key": {"filename": str(key)},
-            "watched_directory": {"path": str(cert.parent)},
-        },
+        "certificate_chain": {"filename": str(chain)},
+        "private_key": {"filename": str(private)},
+        "watched_directory": {"path": str(chain.parent)},
     }
 
 

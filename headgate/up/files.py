@@ -62,6 +62,12 @@ def write(path: Path, value: Json) -> None:
     temporary.replace(path)
 
 
+def keep_copy(path: Path, text: str) -> None:
+    """A copy of a configuration, for our own processes only."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as copy:
+        copy.write(text)
+
+
 def write_all(rendered: Rendered, layout: Layout) -> None:
     """The files as a starting Envoy finds them."""
     write(layout.bootstrap, bootstrap.dynamic_bootstrap(layout))

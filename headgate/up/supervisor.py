@@ -27,7 +27,7 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.settings import Settings, load_settings, pinned, split_address
 from headgate.up.child import Child
-from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, render, write_all
+from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, keep_copy, render, write_all
 from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError, Problem
 from sidecar.reload import changes, fingerprint
@@ -163,6 +163,7 @@ class Supervisor:
         self.layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.layout.owner.write_text(str(os.getpid()))
         write_all(self._rendered, self.layout)
+        keep_copy(self.layout.started, self._configuration.file.text)
         self._remember_as_good()
         self._announce("starting the sidecar (ext_proc, rate limit, admin)")
         await self._sidecar.start()
@@ -268,8 +269,7 @@ class Supervisor:
 
     def _remember_as_good(self) -> None:
         """Keep a copy of the file for a sidecar that has to start while the file is broken."""
-        with os.fdopen(os.open(self.layout.last_good, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as copy:
-            copy.write(self._configuration.file.text)
+        keep_copy(self.layout.last_good, self._configuration.file.text)
 
     async def _sidecar_took(self, version: str) -> bool:
         deadline = time.monotonic() + _SIDECAR_RELOAD_SECONDS

@@ -201,3 +201,26 @@ def test_envoy_and_our_services_may_speak_tls(tmp_path: Path, engine: str, mutua
             with socket.create_connection(tuple(services["extproc"].split(":")), timeout=5) as plain:  # type: ignore[arg-type]
                 plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
                 assert b"\0\0\0\4" not in plain.recv(100)
+
+
+def test_a_renewed_certificate_of_our_services_is_taken_on_both_sides(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "services.test")
+    services = {
+        "extproc": f"127.0.0.1:{free_port()}",
+        "tls": {"cert": str(cert), "key": str(key), "name": "services.test"},
+    }
+    with (
+        ProviderThread() as provider,
+        Gateway(
+            config(provider, services={**services, "max_connection_age": 1.0}, keys=[key_entry("team-a")])
+        ) as gateway,
+    ):
+        assert post(gateway.listen, chat()).status == 200
+        (tmp_path / "new").mkdir()
+        for old, new in zip((key, cert), reversed(make_certificate(tmp_path / "new", "services.test")), strict=True):
+            new.replace(old)
+        gateway.wait_for(lambda: gateway.log_lines("tls_files_taken"))
+        until = time.monotonic() + 4  # every connection is made anew by then
+        while time.monotonic() < until:
+            status = post(gateway.listen, chat()).status
+        assert status == 200

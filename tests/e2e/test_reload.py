@@ -14,6 +14,7 @@ import yaml
 
 from tests.gateway import Gateway, chat, free_port, key_entry, post
 from tests.provider_thread import ProviderThread
+from tests.redis_server import RedisServer
 
 
 class Two:
@@ -252,3 +253,37 @@ def test_what_lingers_goes() -> None:
             gateway.wait_for(lambda: gateway.envoy_stat("cluster_manager.active_clusters") == 3)
             assert post(gateway.listen, chat()).status == 200
             assert len(second.requests) == 1
+
+
+def ready(gateway: Gateway) -> bool:
+    """Whether everybody answers; the admin port may be gone with the sidecar."""
+    try:
+        status, body = gateway.get("/readyz")
+    except OSError:
+        return False
+    return status == 200 and "does not" not in body
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_fixed_stays_fixed_for_a_process_that_is_started_again(redis_server: RedisServer, workers: int) -> None:
+    """Envoy still runs what everything was started with: a sidecar of another mind would leave limits to nobody."""
+    with ProviderThread() as provider:
+        base = {
+            "store": f"{redis_server.url}?db=12",
+            "workers": workers,
+            "providers": {"fake": {"dialect": "openai", "base_url": provider.base_url}},
+            "models": {"gpt-4o": {"provider": "fake"}},
+            "keys": [key_entry(f"fixed-{workers}", limits={"requests": "2/year"})],
+        }
+        with Gateway({**base, "limits": {"enforce": "in_process"}}) as gateway:
+            key = f"sk-fixed-{workers}"
+            assert [post(gateway.listen, chat(), key=key).status for _ in range(3)] == [200, 200, 429]
+            services = {"extproc": f"127.0.0.1:{free_port()}"}
+            gateway.write_config({**base, "limits": {"enforce": "envoy"}, "services": services})
+            gateway.wait_for(lambda: gateway.log_lines("config_needs_restart"))
+            sidecar = gateway.child("sidecar")
+            victim = sidecar if workers == 1 else sidecar.children()[1]
+            victim.kill()
+            gateway.wait_for(lambda: not victim.is_running())
+            gateway.wait_for(lambda: ready(gateway))
+            assert [post(gateway.listen, chat(), key=key).status for _ in range(6)] == [429] * 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,6 +43,10 @@ def workers(gateway: Gateway) -> list[psutil.Process]:
     return sorted(found, key=lambda child: int(child.cmdline()[-1]))
 
 
+def all_answer(gateway: Gateway) -> bool:
+    return len(workers(gateway)) == WORKERS and "does not answer" not in gateway.get("/readyz")[1]
+
+
 def test_envoy_splits_its_calls_evenly(gateway: Gateway) -> None:
     before = decided(gateway)
     assert [post(gateway.listen, chat()).status for _ in range(30)] == [200] * 30
@@ -68,8 +73,17 @@ def test_the_admin_port_speaks_for_all_of_them(gateway: Gateway) -> None:
 def test_a_worker_that_dies_is_not_noticed(gateway: Gateway, victim: int) -> None:
     workers(gateway)[victim].kill()
     assert [post(gateway.listen, chat()).status for _ in range(20)] == [200] * 20
-    gateway.wait_for(lambda: gateway.get("/readyz")[0] == 200)
-    assert len(workers(gateway)) == WORKERS
+    gateway.wait_for(lambda: all_answer(gateway))
+
+
+def test_a_worker_that_hangs_is_started_anew(gateway: Gateway) -> None:
+    hung = workers(gateway)[1]
+    hung.send_signal(signal.SIGSTOP)
+    gateway.wait_for(lambda: "worker 1" in gateway.get("/readyz")[1])
+    assert gateway.get("/readyz")[0] == 200
+    gateway.wait_for(lambda: all_answer(gateway) and workers(gateway)[1].pid != hung.pid, 20)
+    assert gateway.log_lines("worker_hangs")
+    assert [post(gateway.listen, chat()).status for _ in range(9)] == [200] * 9
 
 
 def test_a_reload_reaches_every_worker(gateway: Gateway) -> None:

@@ -54,7 +54,7 @@ async def workers() -> AsyncIterator[list[Worker]]:
 
 async def test_where_workers_agree_it_is_said_once(workers: list[Worker]) -> None:
     reports = WorkerReports([worker.address for worker in workers])
-    assert await reports.answering() == 2
+    assert await reports.answers() == [True, True]
     found = await reports.dependencies()
     assert found == {"extproc": Dependency("serving", ready=True), "store": Dependency("answers", ready=True)}
     status = await reports.status()
@@ -75,12 +75,13 @@ async def test_a_worker_that_differs_is_named(workers: list[Worker]) -> None:
 async def test_a_worker_that_is_gone_is_missed(workers: list[Worker]) -> None:
     await workers[0].server.stop()
     reports = WorkerReports([worker.address for worker in workers])
-    assert await reports.answering() == 1
-    assert (await reports.dependencies())["worker 0"] == Dependency("does not answer", ready=False)
+    assert await reports.answers() == [False, True]
+    assert (await reports.dependencies())["worker 0"] == Dependency("does not answer", ready=True)
     status = await reports.status()
     assert (status["config"]["hash"], status["workers"]) == ("", [None, {"config": "abc"}])
     await workers[1].server.stop()
     assert (await reports.status()) == {"workers": [None, None]}
+    assert not any(one.ready for one in (await reports.dependencies()).values())
 
 
 async def test_their_series_are_added(workers: list[Worker]) -> None:
