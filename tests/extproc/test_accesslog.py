@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+
 import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
@@ -85,3 +88,24 @@ def test_every_entry_of_a_message_reaches_the_sink() -> None:
     message.http_logs.log_entry.extend([entry(), entry()])
     assert method.open(CallContext("/x")).on_message(message) is NOTHING
     assert len(seen) == 2
+
+
+async def test_a_large_batch_lets_decisions_pass_between_its_slices() -> None:
+    seen: list[int] = []
+    turns: list[int] = []
+    method = access_log(lambda records: seen.append(len(records))).methods[0]
+    assert isinstance(method, StreamMethod)
+    message = StreamAccessLogsMessage()
+    message.http_logs.log_entry.extend([entry()] * 20)
+    step = method.open(CallContext("/x")).on_message(message)
+    assert isinstance(step, Awaitable)
+
+    async def decide() -> None:
+        for _ in range(2):
+            turns.append(len(seen))
+            await asyncio.sleep(0)
+
+    done, _ = await asyncio.gather(step, decide())
+    assert done is NOTHING
+    assert seen == [8, 8, 4]
+    assert turns == [1, 2]
