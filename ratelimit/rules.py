@@ -244,7 +244,7 @@ class RuleSet:
     domains: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
     _levels: Mapping[str, _Level] = field(init=False, repr=False, compare=False)
     # Answers that were found before, by domain and entries: they never change, the rules being what they are.
-    _known: dict[tuple[str, Entries], Match | None] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[tuple[str, Entries], Match | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         levels = {domain: _level(nodes) for domain, nodes in self.domains.items()}
