@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from bench.workloads import MODEL, digest, key
-from headgate.settings import Settings
 from sidecar.settings import merge
 
 Config = dict[str, Any]
@@ -27,6 +26,4 @@ def base(upstream_port: int, *, keys: int = 1, **overlay: Any) -> Config:
 
 def native(enforce: str) -> Config:
     """The native engine, with limits enforced so (`envoy` or `in_process`)."""
-    if enforce == "envoy" and "limits" not in Settings.model_fields:
-        return {"engine": "native"}  # a product that knows no other way has no name for this one
     return {"engine": "native", "limits": {"enforce": enforce}}

@@ -16,7 +16,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 
 from extproc.processor import METADATA, USAGE_METADATA
-from extproc.providers.openai import OPERATIONS
 from ratelimit.messages import DECISION_FIELD
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 
@@ -44,7 +43,6 @@ class RequestRecord(NamedTuple):
     model: str
     provider: str
     target_model: str
-    operation: str
     seconds: float
     upstream_seconds: float | None
     first_byte_seconds: float | None
@@ -78,7 +76,6 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else _NOTHING
     metered, prompt, completion, cached = _detail(_text(usage, "detail"))
     path = (request.original_path or request.path).partition("?")[0]
-    operation = OPERATIONS.get(path)
     estimate = _whole(facts, "estimate")
     total = metered if metered is not None else _whole(usage, "total")
     sent, last = _seconds(common.time_to_first_upstream_tx_byte), _seconds(common.time_to_last_upstream_rx_byte)
@@ -94,7 +91,6 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         model=model,
         provider=_text(facts, "provider"),
         target_model=_text(facts, "target_model") or model,
-        operation=operation.name if operation is not None else "",
         seconds=_seconds(common.duration) or _seconds(common.time_to_last_downstream_tx_byte) or 0.0,
         upstream_seconds=last - sent if last is not None and sent is not None else None,
         first_byte_seconds=_seconds(common.time_to_first_upstream_rx_byte),

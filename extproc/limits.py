@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 from extproc.accesslog import RequestRecord
@@ -26,8 +25,10 @@ REQUESTS, TOKENS = "requests", "tokens"  # what is limited
 
 RESERVATION = "reservation"  # metadata: what is to be settled
 SHOWN = "limits"  # metadata of the usage, for the meter: `requests 60 59 12s,tokens …` become headers of the answer
+UNDECIDED = openai.error_body(  # the body of a 503, from here or from Envoy itself
+    "The gateway cannot decide right now: try again.", kind="gateway_error", code="gateway_unavailable"
+)
 _JSON = ("content-type", "application/json")
-
 
 _NOTHING: Mapping[str, MetadataValue] = {}
 
@@ -43,7 +44,6 @@ class Verdict(NamedTuple):
     usage: Mapping[str, MetadataValue] = _NOTHING
 
 
-@lru_cache(maxsize=65_536)
 def _entries(key: str, limit: str) -> tuple[tuple[str, str], ...]:
     return ((KEY, key), (LIMIT, limit))
 
@@ -90,10 +90,7 @@ class Limits:
     def _undecided(self) -> Verdict:
         if self._admits_on_error():
             return Verdict(None)
-        body = openai.error_body(
-            "The gateway cannot decide right now: try again.", kind="gateway_error", code="gateway_unavailable"
-        )
-        return Verdict(Reply(503, body, (_JSON,)))
+        return Verdict(Reply(503, UNDECIDED, (_JSON,)))
 
     def _verdict(self, decision: Decision) -> Verdict:
         if decision.over:

@@ -32,6 +32,7 @@ _HEADER_MUTATION = number(CommonResponse, "header_mutation")
 _BODY_MUTATION = number(CommonResponse, "body_mutation")
 _BODY = number(BodyMutation, "body")
 _SET_HEADERS = number(HeaderMutation, "set_headers")
+_LONGEST_KEPT = 512  # bytes of the values in a mutation that is remembered
 _FRESH_ROUTE = CommonResponse(clear_route_cache=True).SerializeToString()
 
 
@@ -60,7 +61,6 @@ def read_headers(message: HttpHeaders) -> RequestHeaders:
     return RequestHeaders(fields, message.end_of_stream)
 
 
-@lru_cache(maxsize=4096)
 def _option(name: str, value: str) -> bytes:
     option = HeaderValueOption(
         header=HeaderValue(key=name, raw_value=value.encode()),
@@ -74,10 +74,18 @@ def _removals(names: tuple[str, ...]) -> bytes:
     return bytes(HeaderMutation(remove_headers=names).SerializeToString())
 
 
-@lru_cache(maxsize=1024)
 def _mutation(set_headers: tuple[tuple[str, str], ...], remove: tuple[str, ...] = ()) -> bytes:
     """A HeaderMutation."""
+    # A path may end in a client's query: what is long is not kept.
+    short = sum([len(value) for _, value in set_headers]) <= _LONGEST_KEPT
+    return (_kept_mutation if short else _write_mutation)(set_headers, remove)
+
+
+def _write_mutation(set_headers: tuple[tuple[str, str], ...], remove: tuple[str, ...]) -> bytes:
     return b"".join([piece(_SET_HEADERS, _option(name, value)) for name, value in set_headers]) + _removals(remove)
+
+
+_kept_mutation = lru_cache(maxsize=1024)(_write_mutation)
 
 
 def write_reply(reply: Reply, facts: Facts) -> Encoded:

@@ -8,8 +8,8 @@ from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.providers.openai import error_body
 from headgate.settings import Settings
 from ratelimit.limiter import Decision, Status
+from ratelimit.presenter import Presentation
 from ratelimit.rules import Mode, Node, Rate, Rule, RuleSet
-from ratelimit.server import Presentation
 
 
 def build_rules(settings: Settings) -> RuleSet:
@@ -50,7 +50,7 @@ def _never_fits(status: Status) -> bool:
 def _headers(status: Status) -> tuple[tuple[str, str], ...]:
     assert status.rule is not None
     what = status.rule.label
-    limit, remaining, reset = header_names(what)
+    limit, remaining, reset = _header_names(what)
     return (
         (limit, str(status.rule.rate.amount)),
         (remaining, str(status.remaining)),
@@ -59,7 +59,7 @@ def _headers(status: Status) -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=16)
-def header_names(what: str) -> tuple[str, str, str]:
+def _header_names(what: str) -> tuple[str, str, str]:
     """The headers that tell of one limit: what it is, what remains, when it is whole again."""
     return f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"
 

@@ -6,6 +6,7 @@ rate-limit service have already written. The bodies are constants, so nothing of
 
 from __future__ import annotations
 
+from extproc.limits import UNDECIDED
 from extproc.providers.openai import error_body
 from headgate.render.values import Json
 from headgate.settings import Settings
@@ -80,7 +81,7 @@ def local_replies(settings: Settings) -> Json:
             ),
             _mapper(
                 503,
-                _body("The gateway cannot decide right now: try again.", "gateway_error", "gateway_unavailable"),
+                UNDECIDED.decode(),
             ),
             _mapper(
                 504,
