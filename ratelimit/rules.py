@@ -6,89 +6,27 @@ hangs on the node that the last entry reached.
 
 A rule consumes in one of two modes. `CONSUME` is envoyproxy/ratelimit's: every call counts, those that are
 denied too. `RESERVE` is all or nothing: a call that would pass the limit is denied and counts nothing; what
-was reserved can later be settled to the real cost (see `Settlement`).
+was reserved can later be settled to the real cost (see `Settlement`). How hits become a verdict is the rule's
+algorithm (see ratelimit/algorithms); its windows are `ratelimit.windows`'.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+from ratelimit.windows import MAX_AMOUNT, SECONDS, Rate, Unit
+
+__all__ = ["MAX_AMOUNT", "SECONDS", "Rate", "Unit"]  # the words of rules, wherever they live
 
 SETTLE = "settle"  # key of the entry that settles a reservation instead of making one
-MAX_AMOUNT = 0xFFFFFFFF  # the wire's requests_per_unit is a uint32
 MAX_HITS = 1_000_000_000_000  # more hits than that in one call count as that many
 
-_RATE = re.compile(r"\s*([0-9][0-9_]*)\s*/\s*([A-Za-z]+)\s*")
-_MOST_DIGITS = 32
 _MOST_KNOWN = 10_000
 _LONGEST_KNOWN = 512
-
-
-class Unit(IntEnum):
-    """A window's length; the numbers are envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit's."""
-
-    SECOND = 1
-    MINUTE = 2
-    HOUR = 3
-    DAY = 4
-    MONTH = 5
-    YEAR = 6
-    WEEK = 7
-
-    @property
-    def seconds(self) -> int:
-        """The window in seconds. A month counts 30 days, a year 365."""
-        return SECONDS[self]
-
-
-SECONDS = {
-    Unit.SECOND: 1,
-    Unit.MINUTE: 60,
-    Unit.HOUR: 3_600,
-    Unit.DAY: 86_400,
-    Unit.WEEK: 604_800,
-    Unit.MONTH: 2_592_000,
-    Unit.YEAR: 31_536_000,
-}
-
-_NAMES = {
-    "s": Unit.SECOND, "sec": Unit.SECOND, "second": Unit.SECOND, "seconds": Unit.SECOND,
-    "m": Unit.MINUTE, "min": Unit.MINUTE, "minute": Unit.MINUTE, "minutes": Unit.MINUTE,
-    "h": Unit.HOUR, "hr": Unit.HOUR, "hour": Unit.HOUR, "hours": Unit.HOUR,
-    "d": Unit.DAY, "day": Unit.DAY, "days": Unit.DAY,
-    "w": Unit.WEEK, "week": Unit.WEEK, "weeks": Unit.WEEK,
-    "mo": Unit.MONTH, "month": Unit.MONTH, "months": Unit.MONTH,
-    "y": Unit.YEAR, "year": Unit.YEAR, "years": Unit.YEAR,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many hits per window. 0 blocks always."""
-
-    amount: int
-    unit: Unit
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        """`60/min` as a rate. Raises `ValueError`, message and mend parted by ` | `."""
-        match = _RATE.fullmatch(text)
-        unit = _NAMES.get(match.group(2).lower()) if match else None
-        if match is None or unit is None:
-            raise ValueError(
-                f"'{text}' is not a rate | write N/second, N/min, N/hour, N/day, N/week, N/month or N/year"
-            )
-        digits = match.group(1).replace("_", "")
-        if len(digits) > _MOST_DIGITS or int(digits) > MAX_AMOUNT:
-            raise ValueError(f"{digits[:_MOST_DIGITS]} is too many | at most {MAX_AMOUNT}")
-        return cls(int(digits), unit)
-
-    def __str__(self) -> str:
-        return f"{self.amount}/{self.unit.name.lower()}"
 
 
 class Mode(Enum):
@@ -98,6 +36,25 @@ class Mode(Enum):
     RESERVE = "reserve"
 
 
+class Algorithm(Enum):
+    """How hits over time become a verdict; each has a module in `ratelimit.algorithms` that states its weakness."""
+
+    FIXED_WINDOW = "fixed_window"
+    SLIDING_WINDOW = "sliding_window"
+    SLIDING_LOG = "sliding_log"
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - no secret
+    GCRA = "gcra"
+
+
+class OnError(Enum):
+    """What a rule means while the store does not answer."""
+
+    ERROR = "error"  # the call fails; Envoy's `failure_mode_deny` decides
+    OPEN = "open"  # the rule lets everything through
+    CLOSED = "closed"  # the rule lets nothing through
+    LOCAL = "local"  # this process counts for itself, up to its share of the limit
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One limit.
@@ -105,6 +62,13 @@ class Rule:
     `name` is shown to clients of the service. `label` names the limit in metrics, headers and reservations: it
     must come from configuration, never from a request, and differ between RESERVE rules that meet in a request.
     An `unlimited` rule never counts; its rate means nothing.
+
+    `shadow` counts and reports but never denies; `quota` rules deny only when every quota rule of the call is over.
+    `replaces` names the rules that this one puts out of force for a call that both match. `strict` has a check of 0
+    hits denied when nothing is left. `burst` is what a TOKEN_BUCKET or GCRA lets through at once, 0 the amount.
+    `local_share` is the part of the limit that a process allows by itself (`OnError.LOCAL`), 0 to 1.
+    `lease` hits are taken from the store at once and given out by this process without asking again; 0 asks each time.
+    `detailed` shows the values of every entry in the metrics.
     """
 
     rate: Rate
@@ -112,6 +76,17 @@ class Rule:
     name: str = ""
     label: str = ""
     unlimited: bool = False
+    shadow: bool = False
+    quota: bool = False
+    replaces: tuple[str, ...] = ()
+    detailed: bool = False
+    algorithm: Algorithm = Algorithm.FIXED_WINDOW
+    burst: int = 0
+    strict: bool = False
+    on_error: OnError = OnError.ERROR
+    local_share: float = 0.0
+    lease: int = 0
+    several: bool = False  # one of several limits of its descriptor: its counter carries its window's name
 
 
 Entries: TypeAlias = tuple[tuple[str, str], ...]
@@ -143,39 +118,66 @@ class Settlement(NamedTuple):
         return f"{self.reserved}@{self.at}"
 
 
-class Match(NamedTuple):
-    """The rule for a descriptor, the name of its counter, and the reservation it settles, if any."""
+class Limit(NamedTuple):
+    """A rule that counts for a descriptor: its counter's name in the store, and its key in the metrics."""
 
     rule: Rule
     counter: str
+    stat: str
+
+
+class Match(NamedTuple):
+    """What counts for a descriptor, the reservation that it settles, if any, and the rule's metadata."""
+
+    limits: tuple[Limit, ...]
     settlement: Settlement | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 _BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
-def counter_name(domain: str, entries: Entries, mode: Mode) -> str:
+def counter_name(domain: str, entries: Entries, rule: Rule) -> str:
     """What a counter is called in the store, without the start of its window.
 
-    In `CONSUME` mode it is byte for byte envoyproxy/ratelimit's, so that both may share a Redis. In
-    `RESERVE` mode the domain and the first entry are a hash tag: the counters of one tenant live together
-    and can be decided in one step. Braces in it are escaped, because the first `}` would end the tag.
+    A plain fixed window that consumes is called byte for byte as envoyproxy/ratelimit calls it, so that both may
+    share a Redis. Of every other rule the domain and the first entry are a hash tag: the counters of one tenant live
+    together and can be decided in one step. Braces in it are escaped, because the first `}` would end the tag.
+    Several limits of one descriptor, and other algorithms, carry their window and algorithm in the name.
     """
-    if mode is Mode.CONSUME:
-        return "_".join((domain, *(part for entry in entries for part in entry)))
+    fixed = rule.algorithm is Algorithm.FIXED_WINDOW
+    if fixed and rule.mode is Mode.CONSUME:
+        name = "_".join((domain, *(part for entry in entries for part in entry)))
+        return f"{name}_[{rule.rate.window}]" if rule.several else name
     (key, value), rest = entries[0], entries[1:]
     tag = f"{domain}_{key}_{value}".translate(_BRACES)
-    return "_".join((f"{{{tag}}}", *(part for entry in rest for part in entry)))
+    name = "_".join((f"{{{tag}}}", *(part for entry in rest for part in entry)))
+    if not fixed:
+        return f"{name}_[{rule.algorithm.value}:{rule.rate.window}]"
+    return f"{name}_[{rule.rate.window}]" if rule.several else name
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One level of a domain's tree. `value` None stands for the bare key; `*` in it makes it a wildcard."""
+    """One level of a domain's tree. `value` None stands for the bare key; `*` in it makes it a wildcard.
+
+    `also` are further limits of the same descriptor. `shared` (wildcards) counts every value as one. `value_in_metric`
+    shows the request's value in the metrics. `metadata` goes to Envoy with the answer.
+    """
 
     key: str
     value: str | None = None
     rule: Rule | None = None
     children: tuple[Node, ...] = ()
+    also: tuple[Rule, ...] = ()
+    shared: bool = False
+    value_in_metric: bool = False
+    metadata: Mapping[str, Any] | None = None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Every limit that hangs here."""
+        return self.also if self.rule is None else (self.rule, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +186,22 @@ class _Level:
     wildcards: tuple[tuple[str, tuple[str, ...], _Branch], ...]
     bare: Mapping[str, _Branch]
 
-    def find(self, key: str, value: str) -> _Branch | None:
+    def find(self, key: str, value: str) -> tuple[_Branch, bool] | None:
+        """The branch for an entry, and whether a wildcard led there."""
         branch = self.exact.get((key, value))
         if branch is not None:
-            return branch
+            return branch, False
         for name, parts, candidate in self.wildcards:
             if name == key and _fits(parts, value):
-                return candidate
-        return self.bare.get(key)
+                return candidate, True
+        branch = self.bare.get(key)
+        return None if branch is None else (branch, False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    rule: Rule | None
+    node: Node
+    rules: tuple[Rule, ...]
     below: _Level
 
 
@@ -227,7 +232,7 @@ def _level(nodes: Iterable[Node]) -> _Level:
     wildcards: list[tuple[str, tuple[str, ...], _Branch]] = []
     bare: dict[str, _Branch] = {}
     for node in nodes:
-        branch = _Branch(node.rule, _level(node.children) if node.children else _EMPTY)
+        branch = _Branch(node, node.rules, _level(node.children) if node.children else _EMPTY)
         if node.value is None:
             bare[node.key] = branch
             continue
@@ -242,6 +247,7 @@ class RuleSet:
     """Every domain's rules; never changed, a reload builds another one."""
 
     domains: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
+    replacing: bool = field(init=False, compare=False)  # some rule replaces others
     _levels: Mapping[str, _Level] = field(init=False, repr=False, compare=False)
     # Answers that were found before, by domain and entries: they never change, the rules being what they are.
     _known: dict[tuple[str, Entries], Match | None] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -249,18 +255,24 @@ class RuleSet:
     def __post_init__(self) -> None:
         levels = {domain: _level(nodes) for domain, nodes in self.domains.items()}
         object.__setattr__(self, "_levels", MappingProxyType(levels))
+        replacing = any(rule.replaces for nodes in self.domains.values() for rule in _all_rules(nodes))
+        object.__setattr__(self, "replacing", replacing)
 
     def match(self, domain: str, descriptor: Descriptor) -> Match | None:
-        """The rule that counts for `descriptor`, or None when there is no limit."""
+        """What counts for `descriptor`, or None when there is no limit."""
         entries = descriptor.entries
         if descriptor.override is not None:
             if domain not in self._levels:
                 return None
-            return Match(Rule(descriptor.override, label="override"), counter_name(domain, entries, Mode.CONSUME))
+            rule = Rule(descriptor.override, label="override")
+            shown = ".".join(f"{key}_{value}" if value else key for key, value in entries)
+            return Match((Limit(rule, counter_name(domain, entries, rule), f"{domain}.{shown}"),))
         if entries and entries[-1][0] == SETTLE:
             reserved = self._find(domain, entries[:-1])
-            if reserved is not None and reserved.rule.mode is Mode.RESERVE:
-                return reserved._replace(settlement=Settlement.parse(entries[-1][1]))
+            if reserved is not None:
+                limits = tuple(one for one in reserved.limits if one.rule.mode is Mode.RESERVE)
+                if limits:
+                    return Match(limits, Settlement.parse(entries[-1][1]))
         return self._find(domain, entries)
 
     def _find(self, domain: str, entries: Entries) -> Match | None:
@@ -277,10 +289,41 @@ class RuleSet:
 
     def _walk(self, domain: str, entries: Entries) -> Match | None:
         level = self._levels.get(domain)
-        rule = None
+        branch: _Branch | None = None
+        counted: list[tuple[str, str]] = []  # the entries as the counter sees them
+        shown, detailed = [domain], [domain]
         for key, value in entries:
-            branch = None if level is None else level.find(key, value)
-            if branch is None:
+            found = None if level is None else level.find(key, value)
+            if found is None:
                 return None
-            rule, level = branch.rule, branch.below
-        return None if rule is None else Match(rule, counter_name(domain, entries, rule.mode))
+            branch, wildcard = found
+            node, level = branch.node, branch.below
+            shared = wildcard and node.shared
+            counted.append((key, node.value or "") if shared else (key, value))
+            seen = _seen_value(node, value, wildcard=wildcard)
+            shown.append(f"{key}_{seen}" if seen else key)
+            full = node.value if shared else value
+            detailed.append(f"{key}_{full}" if full else key)
+        if branch is None or not branch.rules:
+            return None
+        named = tuple(counted)
+        stat, detail = ".".join(shown), ".".join(detailed)
+        limits = [
+            Limit(rule, counter_name(domain, named, rule), detail if rule.detailed else stat) for rule in branch.rules
+        ]
+        return Match(tuple(limits), None, branch.node.metadata)
+
+
+def _seen_value(node: Node, value: str, *, wildcard: bool) -> str:
+    """The value that the metrics show for an entry: the file's, unless the node asks for the request's."""
+    if wildcard:
+        return value if node.value_in_metric and not node.shared else node.value or ""
+    if node.value is not None:
+        return value
+    return value if node.value_in_metric else ""
+
+
+def _all_rules(nodes: Iterable[Node]) -> Iterable[Rule]:
+    for node in nodes:
+        yield from node.rules
+        yield from _all_rules(node.children)

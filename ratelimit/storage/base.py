@@ -6,36 +6,62 @@ from collections.abc import Awaitable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from ratelimit.rules import Algorithm
+
 MAX_COUNT = 2**53 - 1  # a counter stops here: the largest number that a Lua script counts exactly
 
 
 class Action(Enum):
-    """What an operation does to its counter; the values are those of `scripts/fixed_window.lua`."""
+    """What an operation does to its counter; the values are those of the scripts."""
 
-    ADD = "add"  # count the hits, whatever the limit
-    RESERVE = "reserve"  # count the hits only if no add and no reserve of this decision is over its limit
+    ADD = "add"  # count the hits, whatever the limit (a shape that counts admitted calls alone: unless it is over)
+    RESERVE = "reserve"  # count the hits only if no operation of this decision is over its limit
+    STOP = "stop"  # count the hits unless another operation of this decision is over and this one is not
     ADJUST = "adjust"  # add a difference that may be negative; never over a limit
 
 
+class Shape(NamedTuple):
+    """An algorithm other than the fixed window, and its measures.
+
+    `period` is the window in seconds, in which the operation's `limit` is allowed. `burst` is what may pass at once
+    where the algorithm knows bursts: the bucket's size, more than 0.
+    """
+
+    algorithm: Algorithm
+    period: int
+    burst: int
+
+
 class Operation(NamedTuple):
-    """One counter of one decision. `ttl` is in seconds from now; ADJUST ignores `limit`."""
+    """One counter of one decision. `ttl` is in seconds from now; ADJUST ignores `limit` in a fixed window.
+
+    `shape` None is a fixed window, whose start is part of the key. `at` (unix seconds) is when the hits that an ADJUST
+    corrects were counted. `per_second` marks the counters of a one-second window, which may live in a store of their
+    own.
+    """
 
     key: str
     action: Action
     hits: int
     limit: int
     ttl: int
+    shape: Shape | None = None
+    at: int = 0
+    per_second: bool = False
 
 
 class Count(NamedTuple):
     """The counter after the operation. `over`: with these hits it is, or a reserve would be, over its limit.
 
     When any operation of a decision is over, none of its reserves counts; their `value` is then the counter
-    without them.
+    without them. A shape's `value` is what is in use: the limit (of a bucket: its size) less what could pass now.
+    `reset` is in whole seconds, of shapes alone: until the same call would pass when it is over (as long as it may
+    take when it never fits), else until everything is free again.
     """
 
     value: int
     over: bool = False
+    reset: int = 0
 
 
 class Store(Protocol):
