@@ -133,6 +133,16 @@ class Match(NamedTuple):
     settlement: Settlement | None = None
     metadata: Mapping[str, Any] | None = None
 
+    @property
+    def rule(self) -> Rule:
+        """The first limit's rule: the only one, nearly always."""
+        return self.limits[0].rule
+
+    @property
+    def counter(self) -> str:
+        """The first limit's counter."""
+        return self.limits[0].counter
+
 
 _BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 

@@ -17,6 +17,7 @@ class Action(Enum):
     ADD = "add"  # count the hits, whatever the limit (a shape that counts admitted calls alone: unless it is over)
     RESERVE = "reserve"  # count the hits only if no operation of this decision is over its limit
     STOP = "stop"  # count the hits unless another operation of this decision is over and this one is not
+    WATCH = "watch"  # count as ADD does; being over keeps no other operation from counting
     ADJUST = "adjust"  # add a difference that may be negative; never over a limit
 
 

@@ -32,15 +32,15 @@ class MemoryStore:
         asked: dict[str, int] = {}
         overs: list[bool] = []
         denied = False
-        for key, action, hits, limit, _ in operations:
+        for key, action, hits, limit, *_ in operations:
             over = False
             if action is not Action.ADJUST:
                 asked[key] = wanted = asked.get(key, 0) + hits
                 over = self._value(key, second) + wanted > limit
-                denied = denied or over
+                denied = denied or (over and action is not Action.WATCH)
             overs.append(over)
         counts = []
-        for (key, action, hits, _, ttl), over in zip(operations, overs, strict=True):
+        for (key, action, hits, _, ttl, *_), over in zip(operations, overs, strict=True):
             value = self._value(key, second)
             if hits and not (denied and action is Action.RESERVE):
                 before, value = value, min(MAX_COUNT, max(0, value + hits))

@@ -134,7 +134,7 @@ class _Call(asyncio.Future[Sequence[Count]]):
 def _packed(command: str, script: str | bytes, operations: Sequence[Operation]) -> bytes:
     parts: list[str | int | bytes] = [command, script, len(operations)]
     parts += [operation.key for operation in operations]
-    for _, action, hits, limit, ttl in operations:
+    for _, action, hits, limit, ttl, *_ in operations:
         parts += (action.value, hits, limit, ttl)
     return pack(*parts)
 
