@@ -22,7 +22,7 @@ def check(directory: str, *, merge: bool = False, say: Callable[[str], None] = p
     say("checking rate limit configs...")
     say(f"loading config directory: {directory}")
     try:
-        names = sorted(os.listdir(directory or os.devnull))
+        names = sorted(os.listdir(directory))  # noqa: PTH208 - "" is no folder
     except OSError as error:
         say(f"error opening directory {directory}: open {directory}: {_reason(error)}")
         return False

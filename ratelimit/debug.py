@@ -1,4 +1,4 @@
-"""HTTP for operators: the rules in force, counters, metrics, readiness. Nothing secret, and nothing changes anything."""
+"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret, nothing that changes anything."""
 
 from __future__ import annotations
 
@@ -108,5 +108,3 @@ async def _written(request: web.Request, lines: Iterable[str], content_type: str
     await response.write("".join(waiting).encode())
     await response.write_eof()
     return response
-
-

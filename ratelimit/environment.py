@@ -8,9 +8,8 @@ change what happens, `Environment.warnings` says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from ratelimit.options import Options
 from ratelimit.redisvariables import certificates, redis_url
@@ -76,7 +75,7 @@ class HttpAddresses:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the service is started with.
+    """What the service is started with. Rules in a `Path` are read when it starts, and when it is told to.
 
     `rules_first` opens the gRPC port only when rules have come (or failed to); `needs_domain` calls the service healthy
     only while there is a domain with rules.
@@ -85,7 +84,7 @@ class Environment:
     listen: str
     server: ServerOptions
     http: HttpAddresses
-    rules: Directory | ManagementServer
+    rules: Directory | ManagementServer | Path
     options: Options
     stores: Stores
     log_level: LogLevel = "warning"
@@ -104,7 +103,7 @@ def read(environment: Mapping[str, str]) -> Environment:
             variables.warnings.append(f"{name}: {warning}")
     if variables.problems:
         raise ConfigError(variables.problems)
-    return Environment(**found, warnings=tuple(variables.warnings))
+    return replace(found, warnings=tuple(variables.warnings))
 
 
 def names() -> tuple[str, ...]:
@@ -114,20 +113,20 @@ def names() -> tuple[str, ...]:
     return tuple(variables.asked)
 
 
-def _read(read: Variables) -> dict[str, object]:
+def _read(read: Variables) -> Environment:
     merge = read.flag("MERGE_DOMAIN_CONFIG")
-    return {
-        "http": _http(read),
-        "listen": _listen(read),
-        "server": _server(read),
-        "log_level": _LEVELS[read.choice("LOG_LEVEL", "warn", {word: word for word in _LEVELS})],
-        "log_format": "json" if read.text("LOG_FORMAT", "text").lower() == "json" else "text",
-        "rules": _rules(read, merge),
-        "rules_first": not read.flag("FORCE_START_WITHOUT_INITIAL_CONFIG"),
-        "needs_domain": read.flag("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED"),
-        "options": _options(read),
-        "stores": _stores(read),
-    }
+    return Environment(
+        listen=_listen(read),
+        server=_server(read),
+        http=_http(read),
+        rules=_rules(read, merge),
+        options=_options(read),
+        stores=_stores(read),
+        log_level=_LEVELS[read.choice("LOG_LEVEL", "warn", {word: word for word in _LEVELS})],
+        log_format="json" if read.text("LOG_FORMAT", "text").lower() == "json" else "text",
+        rules_first=not read.flag("FORCE_START_WITHOUT_INITIAL_CONFIG"),
+        needs_domain=read.flag("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED"),
+    )
 
 
 def _address(host: str, port: int) -> str:
@@ -177,15 +176,12 @@ def _server(read: Variables) -> ServerOptions:
         tls=tls if secure else None,
         max_connection_age=read.seconds("GRPC_MAX_CONNECTION_AGE", 24 * 3_600.0),
         max_connection_age_grace=read.seconds("GRPC_MAX_CONNECTION_AGE_GRACE", 3_600.0),
-        max_concurrent_streams=read.integer("GRPC_MAX_CONCURRENT_STREAMS", 0)
-        or ServerOptions.__dataclass_fields__["max_concurrent_streams"].default,
+        max_concurrent_streams=read.integer("GRPC_MAX_CONCURRENT_STREAMS", 0) or ServerOptions().max_concurrent_streams,
     )
 
 
 def _rules(read: Variables, merge: bool) -> Directory | ManagementServer:
-    kind: Literal["FILE", "GRPC_XDS_SOTW"] | str = read.choice(
-        "CONFIG_TYPE", "file", {"file": "FILE", "grpc_xds_sotw": "GRPC_XDS_SOTW"}
-    )
+    kind = read.choice("CONFIG_TYPE", "file", {"file": "FILE", "grpc_xds_sotw": "GRPC_XDS_SOTW"})
     directory = Directory(
         Path(read.text("RUNTIME_ROOT", "/srv/runtime_data/current")),
         read.text("RUNTIME_SUBDIRECTORY").strip("/"),

@@ -1,7 +1,7 @@
 """Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/), written by hand.
 
-prometheus-client ends the name of every counter in `_total`. The names here are envoyproxy/ratelimit's, which its users'
-dashboards hold, so they are written as they are.
+prometheus-client ends the name of every counter in `_total`. The names here are envoyproxy/ratelimit's: dashboards hold
+them, so they are written as they are.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
 def labels_text(names: Sequence[str], values: Sequence[str]) -> str:
     """`{name="value",…}`; an empty label is the same as none, so it is left out."""
-    pairs = [
-        f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=False) if value
-    ]
+    pairs = [f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=False) if value]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
 
 def number(value: float) -> str:
     """Whole numbers without a fraction."""
-    return str(int(value)) if value.is_integer() else repr(value)
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def family(

@@ -18,16 +18,22 @@ _SHUTDOWN_SECONDS = 1.0  # for requests that are being answered
 class HttpServer:
     """Serves `paths`, by any method, on `address` (`host:port`; port 0 takes a free one).
 
-    `name` is the variable that the address comes from. A path that nobody answers is not found.
+    `name` is the variable that the address comes from; an empty address wants no server. A path that nobody answers is
+    not found.
     """
 
     def __init__(self, name: str, address: str, paths: Mapping[str, Answer]) -> None:
         self.name = name
         self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._port = int(port or 0)
         self._paths = paths
         self._runner: web.AppRunner | None = None
         self.port = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is an address to serve on."""
+        return bool(self._host)
 
     @property
     def address(self) -> str:
@@ -39,9 +45,7 @@ class HttpServer:
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for path, answer in self._paths.items():
             application.router.add_route("*", path, answer)
-        runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
-        )
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         site = web.TCPSite(runner, self._host.strip("[]"), self._port)
         try:

@@ -145,9 +145,7 @@ def _composed(
         servers, path = [_server(one) for one in others], quote(first.strip(), safe="") + "/"
         asked = sentinel_login if any(sentinel_login) else (servers[0].user, servers[0].password)
         parameters |= {
-            name: value
-            for name, value in zip(("sentinel_username", "sentinel_password"), asked, strict=True)
-            if value
+            name: value for name, value in zip(("sentinel_username", "sentinel_password"), asked, strict=True) if value
         }
     else:
         servers, path = [_server(one) for one in (first, *others)], ""
@@ -166,7 +164,9 @@ def _is_socket(text: str, kind: str) -> bool:
     if kind == "unix" and not text.startswith("/"):
         raise _Wrong("it is no path, and the SOCKET_TYPE variable says unix", "write /path, or SOCKET_TYPE=tcp")
     if kind in ("tcp", "tls") and text.startswith("/"):
-        raise _Wrong("it is a path, and the SOCKET_TYPE variable says otherwise", "write host:port, or SOCKET_TYPE=unix")
+        raise _Wrong(
+            "it is a path, and the SOCKET_TYPE variable says otherwise", "write host:port, or SOCKET_TYPE=unix"
+        )
     return text.startswith("/")
 
 

@@ -1,4 +1,4 @@
-"""The rate-limit service as a whole program: what an `Environment` describes, from the first file read to the last call.
+"""The rate-limit service as a whole program: what an `Environment` describes, from the first file to the last call.
 
     HTTP up (unhealthy) -> rules come -> gRPC up -> healthy once the store has answered
     SIGTERM: unhealthy at once, running calls get their grace, then everything closes
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ratelimit.debug import DebugSources, debug_paths, metrics_answer
 from ratelimit.description import describe
 from ratelimit.environment import Environment, Stores
 from ratelimit.health import Health
-from ratelimit.http_server import HttpServer
+from ratelimit.http_server import Answer, HttpServer
 from ratelimit.limiter import Limiter
 from ratelimit.observed import observed
 from ratelimit.presenter import presenter
@@ -35,10 +35,9 @@ from ratelimit.server import rate_limit_service
 from ratelimit.sources import Source
 from ratelimit.sources.directory import Directory, DirectorySource
 from ratelimit.sources.path import PathSource
-from ratelimit.sources.xds import XdsSource
+from ratelimit.sources.xds import ManagementServer, XdsSource
 from ratelimit.stats import Stats
 from ratelimit.storage import Store, open_store
-from ratelimit.storage.split import SplitStore
 from sidecar import logs
 from sidecar.errors import ConfigError, StoreError
 from sidecar.lifecycle import keep_what_is_loaded
@@ -78,13 +77,17 @@ def _signals() -> asyncio.Event:
 
 def _open(stores: Stores) -> Store:
     main = open_store(stores.url)
-    return SplitStore(main, open_store(stores.per_second)) if stores.per_second else main
+    if not stores.per_second:
+        return main
+    from ratelimit.storage.split import SplitStore
+
+    return SplitStore(main, open_store(stores.per_second))
 
 
-def _source(rules: object, merge: bool = False) -> Source:
+def _source(rules: Directory | ManagementServer | Path) -> Source:
     if isinstance(rules, Path):
-        return PathSource(rules, merge=merge)
-    return DirectorySource(rules) if isinstance(rules, Directory) else XdsSource(rules)  # type: ignore[arg-type]
+        return PathSource(rules)
+    return DirectorySource(rules) if isinstance(rules, Directory) else XdsSource(rules)
 
 
 class _Service:
@@ -119,12 +122,15 @@ class _Service:
     def _healthy_without_rules(self) -> bool:
         return not (self._environment.rules_first or self._environment.needs_domain)
 
-    def _http_servers(self, api: object) -> list[HttpServer]:
+    def _http_servers(self, api: Mapping[str, Answer]) -> list[HttpServer]:
         http = self._environment.http
         sources = DebugSources(self._rules.get, self._stats, self._health, self._refresh)
-        metrics = {http.metrics_path: metrics_answer(sources)}
-        asked = (("PORT", http.api, api), ("DEBUG_PORT", http.debug, debug_paths(sources)), ("PROMETHEUS_ADDR", http.metrics, metrics))
-        return [HttpServer(name, address, paths) for name, address, paths in asked if address]  # type: ignore[arg-type]
+        servers = [
+            HttpServer("PORT", http.api, api),
+            HttpServer("DEBUG_PORT", http.debug, debug_paths(sources)),
+            HttpServer("PROMETHEUS_ADDR", http.metrics, {http.metrics_path: metrics_answer(sources)}),
+        ]
+        return [server for server in servers if server.wanted]
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything, from the start to the end."""

@@ -4,8 +4,8 @@ A limit's key (`mesh.tenant_team-a.path`) is split at its dots: the first part i
 the third `key2`; limits that differ only further down share a series. `:` and `|` become `_`, and so do the dots of an
 IPv4 address.
 
-Keys may hold what requests say (`detailed_metric`, `value_to_metric`), so they are bounded: no more than so many series,
-none with a long name. Whatever is beyond is counted in one series whose `key1` is `other`.
+Keys may hold what requests say (`detailed_metric`, `value_to_metric`), so they are bounded: no more than so many
+series, none with a long name. Whatever is beyond is counted in one series of its domain, whose `key1` is `other`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,11 @@ class Stats:
         )
         self._store_seconds: Family[Histogram] = self._added(
             Family(
-                "histogram", f"{_PREFIX}_store_seconds", "Time of a decision in the store.", (), lambda: Histogram(_SECONDS)
+                "histogram",
+                f"{_PREFIX}_store_seconds",
+                "Time of a decision in the store.",
+                (),
+                lambda: Histogram(_SECONDS),
             )
         )
         self._store_time = self._store_seconds.labels()

@@ -1,4 +1,4 @@
-"""Structured logs on standard error: JSON lines, `key=value` lines, or coloured text on a terminal. No bodies, no keys."""
+"""Structured logs on standard error: JSON, `key=value`, or coloured text on a terminal. No bodies, no keys."""
 
 from __future__ import annotations
 

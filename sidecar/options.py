@@ -43,7 +43,10 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for what no server could do."""
-        if min(self.max_connection_age, self.max_connection_age_grace, self.keepalive_time) < 0 or self.keepalive_timeout <= 0:
+        if (
+            min(self.max_connection_age, self.max_connection_age_grace, self.keepalive_time) < 0
+            or self.keepalive_timeout <= 0
+        ):
             raise ValueError("times of a server are not negative, and keepalive_timeout is more than 0")
         if self.max_concurrent_streams < 1:
             raise ValueError("max_concurrent_streams is 1 or more")

@@ -6,12 +6,14 @@ import contextlib
 import ipaddress
 import ssl
 from collections.abc import Iterable
+from typing import Any
 
 
 def of_certificate(secure: object) -> list[str]:
     """The DNS names, addresses and URIs of the peer's certificate; none when it has shown none."""
     certificate = secure.getpeercert() if isinstance(secure, ssl.SSLObject) else None
-    return [value for _, value in (certificate or {}).get("subjectAltName", ())]  # type: ignore[misc]
+    names: Any = (certificate or {}).get("subjectAltName", ())
+    return [value for _, value in names]
 
 
 def fits(wanted: str, names: Iterable[str]) -> bool:

@@ -114,7 +114,9 @@ def _walk(directory: Directory) -> Iterator[tuple[Path, str]]:
     folder = directory.folder
 
     def failed(error: OSError) -> None:
-        raise _error(str(error.filename), f"cannot be read: {error.strerror}", "check the RUNTIME_ variables") from error
+        raise _error(
+            str(error.filename), f"cannot be read: {error.strerror}", "check the RUNTIME_ variables"
+        ) from error
 
     hidden = "." if directory.ignore_dot_files else ".."
     for here, folders, files in os.walk(folder, onerror=failed):

@@ -54,8 +54,8 @@ class ClientTls:
 class ManagementServer:
     """Where rules come from, and who we say we are. Times are seconds.
 
-    The pause after a stream that gave something is `backoff`. After one that gave nothing, and a server that could not be
-    reached, it is `retry`, doubled every time and at most `max_backoff`. `spread` of it is left to chance, 0 to 1.
+    The pause after a stream that gave something is `backoff`. After one that gave nothing, and a server that could not
+    be reached, it is `retry`, doubled every time and at most `max_backoff`. `spread` of it is left to chance, 0 to 1.
     """
 
     address: str
