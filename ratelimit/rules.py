@@ -215,6 +215,11 @@ class _Branch:
     below: _Level
 
 
+def fits(pattern: str, value: str) -> bool:
+    """Whether the wildcard pattern matches the value: each `*` stands for any text, also for none."""
+    return _fits(tuple(pattern.split("*")), value) if "*" in pattern else pattern == value
+
+
 def _fits(parts: tuple[str, ...], value: str) -> bool:
     """Whether `value` is the parts in their order with anything between them.
 
