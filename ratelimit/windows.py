@@ -165,7 +165,5 @@ def _bounds_at(zone: str, unit: Unit, now: int) -> tuple[int, int]:
         following = first.replace(year=first.year + 1)
     else:
         first, following = day, day + timedelta(days=1)
-    start, end = (
-        int(datetime(one.year, one.month, one.day, tzinfo=place).timestamp()) for one in (first, following)
-    )
+    start, end = (int(datetime(one.year, one.month, one.day, tzinfo=place).timestamp()) for one in (first, following))
     return start, end

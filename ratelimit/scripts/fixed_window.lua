@@ -1,11 +1,12 @@
 -- Applies the operations of one decision to their counters, together.
 --
 -- KEYS[i]                    the counter of operation i (all in one slot)
--- ARGV[4i-3 .. 4i]           action ("add" | "reserve" | "adjust"), hits, limit, ttl in seconds
+-- ARGV[4i-3 .. 4i]           action ("add" | "reserve" | "stop" | "adjust"), hits, limit, ttl in seconds
 -- returns                    for every operation: the counter after it, and 1 if it is over its limit, else 0
 --
--- If any add or reserve is over its limit, no reserve counts; an add always does. A counter lives for the ttl
--- of the operation that made it, never falls below 0 and stops at 2^53 - 1, where Lua's numbers stop being exact.
+-- If any operation is over its limit, no reserve counts, and no stop that is not over itself; an add always does. A
+-- counter lives for the ttl of the operation that made it, never falls below 0 and stops at 2^53 - 1, where Lua's
+-- numbers stop being exact.
 
 local MOST = 9007199254740991
 local values, asked, overs, denied = {}, {}, {}, false
@@ -24,7 +25,8 @@ end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  if not (denied and ARGV[4 * i - 3] == 'reserve') then
+  local action = ARGV[4 * i - 3]
+  if not (denied and (action == 'reserve' or (action == 'stop' and overs[i] == 0))) then
     local before = values[key]
     local after = math.min(MOST, math.max(0, before + tonumber(ARGV[4 * i - 2])))
     if after ~= before then

@@ -16,7 +16,8 @@ class Action(Enum):
 
     ADD = "add"  # count the hits, whatever the limit (a shape that counts admitted calls alone: unless it is over)
     RESERVE = "reserve"  # count the hits only if no operation of this decision is over its limit
-    STOP = "stop"  # count the hits unless another operation of this decision is over and this one is not
+    # Count the hits unless another operation of this decision is over and this one is not (a shape: or this one is).
+    STOP = "stop"
     ADJUST = "adjust"  # add a difference that may be negative; never over a limit
 
 
@@ -24,7 +25,7 @@ class Shape(NamedTuple):
     """An algorithm other than the fixed window, and its measures.
 
     `period` is the window in seconds, in which the operation's `limit` is allowed. `burst` is what may pass at once
-    where the algorithm knows bursts: the bucket's size, more than 0.
+    where the algorithm knows bursts: the bucket's size, and then what the operation is over of, not the limit.
     """
 
     algorithm: Algorithm
@@ -34,6 +35,8 @@ class Shape(NamedTuple):
 
 class Operation(NamedTuple):
     """One counter of one decision. `ttl` is in seconds from now; ADJUST ignores `limit` in a fixed window.
+
+    A shape's counter lives until it is free again, whatever `ttl` says.
 
     `shape` None is a fixed window, whose start is part of the key. `at` (unix seconds) is when the hits that an ADJUST
     corrects were counted. `per_second` marks the counters of a one-second window, which may live in a store of their
@@ -48,6 +51,14 @@ class Operation(NamedTuple):
     shape: Shape | None = None
     at: int = 0
     per_second: bool = False
+
+
+def are_shaped(operations: Sequence[Operation]) -> bool:
+    """Whether one of them is no fixed window."""
+    for operation in operations:  # noqa: SIM110 - any() makes a generator, and this is asked of every decision
+        if operation.shape is not None:
+            return True
+    return False
 
 
 class Count(NamedTuple):
@@ -69,6 +80,9 @@ class Store(Protocol):
 
     def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:
         """Apply one decision at `now` (unix seconds): one count for each operation. Raises `StoreError`."""
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Delete counters, as if nothing had been counted. Raises `StoreError`; some may then be deleted."""
 
     async def ping(self) -> None:
         """Raise `StoreError` when the store does not answer."""
