@@ -67,7 +67,7 @@ def _header_names(what: str) -> tuple[str, str, str]:
 def _error(status: Status) -> bytes:
     assert status.rule is not None
     what, rate = status.rule.label, status.rule.rate
-    window = rate.unit.name.lower()
+    window = rate.words
     asked = f"Limit {rate.amount}, used {rate.amount - status.remaining}, requested {status.hits}."
     if _never_fits(status):
         advice = "The request alone needs more than the limit: shorten it or lower its maximum."

@@ -10,6 +10,8 @@ import structlog
 
 from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
+from ratelimit.limiter import Unobserved
+from ratelimit.rules import Limit
 from sidecar.logs import timestamp, write_lines
 from sidecar.metrics import Metrics
 from sidecar.series import Counter
@@ -49,7 +51,7 @@ class _Series:
         self._cached.inc(record.cached_tokens or 0)
 
 
-class Reporter:
+class Reporter(Unobserved):
     """Observes ext_proc, the limiter and Envoy's access log."""
 
     def __init__(self, metrics: Metrics, *, log_requests: bool, settings: Callable[[], Settings]) -> None:
@@ -77,8 +79,9 @@ class Reporter:
 
     # rate limit (ratelimit.limiter.Observer)
 
-    def decided(self, label: str, over: bool, hits: int) -> None:
+    def decided(self, limit: Limit, hits: int, count: int, over: bool, local: bool) -> None:
         """A limit was checked."""
+        label = limit.rule.label
         counters = self._limits.get((label, over))
         if counters is None:
             names = (label, "over" if over else "ok")

@@ -1,75 +1,47 @@
-"""The limiter: rules, an algorithm and a store make one decision. No protobuf, no gRPC: also a library.
+"""The limiter: rules, their algorithms and a store make one decision. No protobuf, no gRPC: also a library.
 
 A request's descriptors are decided together. With the embedded store the decision is there at once; with
-Redis it is awaited.
+Redis it is awaited. What becomes of an operation before it reaches the store is `ratelimit.plan`'s: the local cache and
+leases may answer it. What a rule means without a store is `ratelimit.fallback`'s.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from ratelimit.algorithms.fixed_window import TTL_SLACK, counter_key, seconds_until_reset, window_start
+from ratelimit.decision import Decision, Ended, LimitRequest, Status
 from ratelimit.errors import RequestError
-from ratelimit.rules import MAX_HITS, Descriptor, Entries, Match, Mode, Rate, Rule, RuleSet, Settlement
-from ratelimit.storage.base import Action, Count, Operation, Store
+from ratelimit.fallback import Fallback
+from ratelimit.options import Options
+from ratelimit.plan import Plan, Planner, settling
+from ratelimit.rules import MAX_HITS, Algorithm, Descriptor, Limit, Mode, RuleSet, Settlement
+from ratelimit.storage.base import Count, Operation, Store
+from ratelimit.verdict import UNLIMITED_REMAINING, counted, statuses
 from sidecar.errors import StoreError
 
-UNLIMITED_REMAINING = 0xFFFFFFFF
-
-
-class LimitRequest(NamedTuple):
-    """One question: may these descriptors take `hits_addend` hits each (unless they name their own)?"""
-
-    domain: str
-    descriptors: tuple[Descriptor, ...]
-    hits_addend: int = 0
-
-
-class Status(NamedTuple):
-    """The verdict for one descriptor. `rule` is None when no limit counts for it.
-
-    `remaining` is what the window still has, `reset_seconds` how long until the next one, `hits` what was
-    asked for. A reserve that is not over may stand in a denied decision: then it has counted nothing.
-    """
-
-    rule: Rule | None
-    over: bool
-    remaining: int
-    reset_seconds: int
-    hits: int
-
-    @property
-    def rate(self) -> Rate | None:
-        """The limit, None when there is none."""
-        return None if self.rule is None or self.rule.unlimited else self.rule.rate
-
-
-class Decision(NamedTuple):
-    """The verdict for a request: over when any status is.
-
-    `reservations` hold, by label, what was reserved and waits to be settled; none when the call is denied.
-    """
-
-    over: bool
-    statuses: tuple[Status, ...]
-    reservations: tuple[tuple[str, Settlement], ...] = ()
-
-
-class Ended(NamedTuple):
-    """A call that is over: the entries of its limit, what it had reserved, and what it used."""
-
-    entries: Entries
-    reserved: Settlement
-    used: int
+__all__ = ["UNLIMITED_REMAINING", "Decision", "Ended", "LimitRequest", "Limiter", "Observer", "Status", "Unobserved"]
 
 
 class Observer(Protocol):
-    """Told about decisions. Labels come from rules, so there are only so many."""
+    """Told about decisions. `limit.stat` may hold values of requests: it must bound itself what it keeps of them."""
 
-    def decided(self, label: str, over: bool, hits: int) -> None:
-        """One limit was checked with so many hits."""
+    def decided(self, limit: Limit, hits: int, count: int, over: bool, local: bool) -> None:
+        """One limit was checked with so many hits; its counter is `count` now.
+
+        `over` is also true of a shadow rule that would have denied. `local`: the local cache knew that it is over.
+        """
+
+    def degraded(self, limit: Limit) -> None:
+        """The store did not answer, and the rule's failure policy decided."""
+
+    def domain_not_found(self, domain: str) -> None:
+        """A request's domain has no rules."""
+
+    def overruled(self) -> None:
+        """A call was over, and passed because all limits are in the shadow (`Options.shadow`)."""
 
     def store_seconds(self, seconds: float) -> None:
         """The store answered a decision after so many seconds."""
@@ -81,7 +53,16 @@ class Observer(Protocol):
 class Unobserved:
     """An observer that looks away."""
 
-    def decided(self, label: str, over: bool, hits: int) -> None:
+    def decided(self, limit: Limit, hits: int, count: int, over: bool, local: bool) -> None:
+        """Nothing."""
+
+    def degraded(self, limit: Limit) -> None:
+        """Nothing."""
+
+    def domain_not_found(self, domain: str) -> None:
+        """Nothing."""
+
+    def overruled(self) -> None:
         """Nothing."""
 
     def store_seconds(self, seconds: float) -> None:
@@ -91,18 +72,11 @@ class Unobserved:
         """Nothing."""
 
 
-class _Planned(NamedTuple):
-    """A matched descriptor, and the place of its operation (None when the store is not asked)."""
-
-    match: Match | None
-    hits: int
-    operation: int | None
-
-
 class Limiter:
     """Decides requests over one store.
 
-    `clock` gives unix seconds and is read once per request; `timer` (seconds, any origin) times the store.
+    `clock` gives unix seconds and is read once per request; `timer` (seconds, any origin) times the store; `dice` gives
+    numbers from 0 up to 1, for the spread of expiry.
     """
 
     def __init__(
@@ -111,17 +85,28 @@ class Limiter:
         clock: Callable[[], float],
         observer: Observer | None = None,
         timer: Callable[[], float] = time.perf_counter,
+        options: Options | None = None,
+        dice: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._clock = clock
         self._observer = observer or Unobserved()
         self._timer = timer
+        self._options = options or Options()
+        self._planner = Planner(self._options, dice)
+        self._fallback = Fallback(self._options)
+        self._local = self._planner.local
+
+    @property
+    def saved(self) -> int:
+        """Decisions on single limits that a lease answered without the store."""
+        return self._planner.leases.saved
 
     def decide(self, rules: RuleSet | None, request: LimitRequest) -> Decision | Awaitable[Decision]:
         """Decide, and count: at once when the store answers at once, else as an awaitable.
 
-        Raises `RequestError` for a question without sense or without rules. `StoreError` from the store is
-        passed on, raised here or by the awaitable: whether that opens or closes is not decided here.
+        Raises `RequestError` for a question without sense or without rules. A `StoreError` is passed on, raised here or
+        by the awaitable, when a rule that it concerns has no failure policy of its own.
         """
         if not request.domain:
             raise RequestError("rate limit domain must not be empty")
@@ -129,31 +114,54 @@ class Limiter:
             raise RequestError("rate limit descriptor list must not be empty")
         if rules is None:
             raise RequestError("no rate limit configuration loaded")
+        if request.domain not in rules.domains:
+            self._observer.domain_not_found(request.domain)
         now = self._clock()
-        planned, operations = _plan(rules, request, int(now))
-        if not operations:
-            return self._decision(planned, (), int(now))
+        plan = self._planner.plan(rules, request, int(now))
+        if not plan.operations:
+            return self._decision(plan, (), int(now))
         started = self._timer()
         try:
-            counts = self._store.apply(operations, now)
+            counts = self._store.apply(plan.operations, now)
+            if isinstance(counts, Sequence) and plan.leased:
+                again = self._planner.without_leases(plan, counts)
+                if again is not None:
+                    second = self._store.apply(again.operations, now)
+                    assert isinstance(second, Sequence)
+                    counts = again.merged(counts, second)
         except StoreError as error:
-            self._observer.store_failed(error.transient)
-            raise
+            return self._without_store(plan, now, error)
         if isinstance(counts, Sequence):
             self._observer.store_seconds(self._timer() - started)
-            return self._decision(planned, counts, int(now))
-        return self._later(planned, counts, int(now), started)
+            return self._decision(plan, counts, int(now))
+        return self._later(plan, counts, now, started)
 
-    async def _later(
-        self, planned: list[_Planned], waiting: Awaitable[Sequence[Count]], now: int, started: float
-    ) -> Decision:
+    async def _later(self, plan: Plan, waiting: Awaitable[Sequence[Count]], now: float, started: float) -> Decision:
         try:
             counts = await waiting
+            if plan.leased:
+                again = self._planner.without_leases(plan, counts)
+                if again is not None:
+                    second = self._store.apply(again.operations, now)
+                    counts = again.merged(counts, second if isinstance(second, Sequence) else await second)
         except StoreError as error:
-            self._observer.store_failed(error.transient)
-            raise
+            return self._without_store(plan, now, error)
         self._observer.store_seconds(self._timer() - started)
-        return self._decision(planned, counts, now)
+        return self._decision(plan, counts, int(now))
+
+    def _without_store(self, plan: Plan, now: float, error: StoreError) -> Decision:
+        """The store failed: every rule's own policy, or the error."""
+        self._observer.store_failed(error.transient)
+        if plan.leased:
+            self._planner.end_leases(plan, None, int(now), over=False)
+            plan.leased = False
+        counts = self._fallback.counts(plan, now)
+        if counts is None:
+            raise error
+        for one in plan.limits:
+            if one.operation is not None:
+                self._observer.degraded(one.limit)
+        return self._decision(plan, counts, int(now), stored=False)
 
     def settle(self, rules: RuleSet, domain: str, calls: Iterable[Ended]) -> Awaitable[None] | None:
         """Settle many calls together: what several of them owe one counter is one operation.
@@ -162,15 +170,19 @@ class Limiter:
         as reserved. Says the same as a settling descriptor per call.
         """
         now = self._clock()
-        owed: dict[str, list[int]] = {}
+        owed: dict[tuple[str, int], Operation] = {}
         for call in calls:
             match = rules.match(domain, Descriptor(call.entries))
-            if match is None or match.rule.mode is not Mode.RESERVE:
+            if match is None:
                 continue
-            operation = _operation(match._replace(settlement=call.reserved), min(call.used, MAX_HITS), int(now))
-            sums = owed.setdefault(operation.key, [0, operation.ttl])
-            sums[0] += operation.hits
-        operations = [Operation(key, Action.ADJUST, hits, 0, ttl) for key, (hits, ttl) in owed.items() if hits]
+            for limit in match.limits:
+                if limit.rule.mode is not Mode.RESERVE or limit.rule.unlimited:
+                    continue
+                one = settling(limit, call.reserved, min(call.used, MAX_HITS), int(now), self._options.key_prefix)
+                place = (one.key, one.at if one.shape is not None else 0)
+                before = owed.get(place)
+                owed[place] = one if before is None else before._replace(hits=before.hits + one.hits)
+        operations = [one for one in owed.values() if one.hits]
         if not operations:
             return None
         try:
@@ -187,63 +199,42 @@ class Limiter:
             self._observer.store_failed(error.transient)
             raise
 
-    def _decision(self, planned: list[_Planned], counts: Sequence[Count], now: int) -> Decision:
-        statuses = tuple([_status(one, counts, now) for one in planned])
-        over = False
+    def _decision(self, plan: Plan, counts: Sequence[Count], now: int, *, stored: bool = True) -> Decision:
+        found = counted(plan, counts)
+        answers = statuses(plan, found, now)
+        over = self._over(answers)
         reservations: list[tuple[str, Settlement]] = []
-        for one, status in zip(planned, statuses, strict=True):
-            over = over or status.over
-            if one.operation is None or one.match is None or one.match.settlement is not None:
+        decided = self._observer.decided
+        for one, count in zip(plan.limits, found, strict=True):
+            if count is None or one.settles:
                 continue
-            label = one.match.rule.label
-            self._observer.decided(label, status.over, status.hits)
-            if one.match.rule.mode is Mode.RESERVE:
-                reservations.append((label, Settlement(one.hits, now)))
-        return Decision(over, statuses, () if over else tuple(reservations))
+            rule = one.limit.rule
+            decided(one.limit, one.hits, count.value, count.over, one.local)
+            if rule.mode is Mode.RESERVE:
+                reservations.append((rule.label, Settlement(one.hits, now)))
+            elif count.over and stored and self._local is not None and not one.local:
+                self._remember(one.limit, now)
+        if plan.leased:
+            self._planner.end_leases(plan, counts, now, over=over)
+        if over and self._options.shadow:
+            self._observer.overruled()
+            over = False
+        return Decision(over, answers, () if over or not stored else tuple(reservations))
 
+    def _over(self, answers: Sequence[Status]) -> bool:
+        """Whether the call is denied: by any rule that is no quota, or by every quota together."""
+        quotas, quotas_over = 0, 0
+        for status in answers:
+            rule = status.rule
+            if rule is not None and (rule.quota or self._options.quota) and not rule.unlimited:
+                quotas += 1
+                quotas_over += status.over
+            elif status.over:
+                return True
+        return quotas > 0 and quotas == quotas_over
 
-def _plan(rules: RuleSet, request: LimitRequest, now: int) -> tuple[list[_Planned], list[Operation]]:
-    """What each descriptor means, and the store's part of it."""
-    planned: list[_Planned] = []
-    operations: list[Operation] = []
-    for descriptor in request.descriptors:
-        hits = descriptor.hits if descriptor.hits is not None else request.hits_addend or 1
-        if not 0 <= hits <= MAX_HITS:
-            hits = max(0, min(hits, MAX_HITS))
-        match = rules.match(request.domain, descriptor)
-        if match is None or match.rule.unlimited:
-            planned.append(_Planned(match, hits, None))
-            continue
-        planned.append(_Planned(match, hits, len(operations)))
-        operations.append(_operation(match, hits, now))
-    return planned, operations
-
-
-def _operation(match: Match, hits: int, now: int) -> Operation:
-    rule = match.rule
-    start = window_start(now, rule.rate.unit)
-    key = counter_key(match.counter, start)
-    ttl = seconds_until_reset(now, rule.rate.unit) + TTL_SLACK
-    if match.settlement is not None:
-        difference = hits - match.settlement.reserved
-        if window_start(match.settlement.at, rule.rate.unit) != start:
-            # The window that was charged is not this one: only what was used beyond it is still owed here.
-            difference = max(0, difference)
-        return Operation(key, Action.ADJUST, difference, 0, ttl)
-    action = Action.RESERVE if rule.mode is Mode.RESERVE else Action.ADD
-    return Operation(key, action, hits, rule.rate.amount, ttl)
-
-
-def _status(planned: _Planned, counts: Sequence[Count], now: int) -> Status:
-    match = planned.match
-    if match is None:
-        return Status(None, over=False, remaining=0, reset_seconds=0, hits=planned.hits)
-    if planned.operation is None:
-        return Status(match.rule, over=False, remaining=UNLIMITED_REMAINING, reset_seconds=0, hits=planned.hits)
-    value, over = counts[planned.operation]
-    rate = match.rule.rate
-    remaining = rate.amount - value
-    # By position: a decision makes several, and naming the fields doubles what one costs.
-    return Status(
-        match.rule, over, remaining if remaining > 0 else 0, seconds_until_reset(now, rate.unit), planned.hits
-    )
+    def _remember(self, limit: Limit, now: int) -> None:
+        """A counter is over its limit: the store need not be asked again in its window."""
+        rate = limit.rule.rate
+        if limit.rule.algorithm is Algorithm.FIXED_WINDOW and self._local is not None:
+            self._local.put(self._planner.key(limit, now), now + rate.until_reset(now))

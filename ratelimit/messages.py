@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from envoy.config.core.v3.base_pb2 import HeaderValue
-from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
-from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
+from ratelimit.decision import Decision, LimitRequest, Status
 from ratelimit.errors import RequestError
-from ratelimit.limiter import Decision, LimitRequest, Status
 from ratelimit.rules import Descriptor, Rate, Rule, Unit
+from ratelimit.wire import RateLimitResponse
 from sidecar.protowire import Encoded, integer, number, piece, struct_number, struct_text
 
 DECISION_FIELD = "decision_us"  # metadata: our own time for the decision
+
+_MOST = 0xFFFFFFFF  # the wire's numbers are uint32: what is more shows as this
 
 _OK = RateLimitResponse.OK
 _OVER = RateLimitResponse.OVER_LIMIT
@@ -38,15 +40,17 @@ def reservation_field(label: str) -> str:
     return f"reservation.{label}"
 
 
-def read_request(message: RateLimitRequest) -> LimitRequest:
-    """The request as values. Raises `RequestError` for an override without a unit."""
+def read_request(message: Any) -> LimitRequest:
+    """A `wire.RateLimitRequest` as values. Raises `RequestError` for an override without a unit."""
     descriptors = tuple([_descriptor(one) for one in message.descriptors])
     return LimitRequest(message.domain, descriptors, message.hits_addend)
 
 
-def _descriptor(message: ratelimit_pb2.RateLimitDescriptor) -> Descriptor:
+def _descriptor(message: Any) -> Descriptor:
     entries = tuple([(entry.key, entry.value) for entry in message.entries])
     hits = message.hits_addend.value if message.HasField("hits_addend") else None
+    if message.is_negative_hits:
+        hits = -(hits if hits is not None else 1)
     if not message.HasField("limit"):
         return Descriptor(entries, hits)
     try:
@@ -61,11 +65,13 @@ def write_response(
     headers: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
     microseconds: int | None = None,
+    described: bytes = b"",
 ) -> Encoded:
     """The decision as a message. `body` is what Envoy answers the client with when it is over the limit.
 
     A reservation goes into the dynamic metadata as `<hits>@<unix seconds>`, under `reservation.<label>`:
-    Envoy hands it back in the entry that settles it. So does our own time, when `microseconds` tells it.
+    Envoy hands it back in the entry that settles it. So does our own time, when `microseconds` tells it, and what is
+    `described` (fields of a Struct, encoded).
     """
     parts = [_OVERALL_OVER if decision.over else _OVERALL_OK]
     parts += [piece(_STATUSES, _status(status)) for status in decision.statuses]
@@ -73,6 +79,8 @@ def write_response(
     if body:
         parts.append(piece(_RAW_BODY, body))
     fields = [struct_text(reservation_field(label), str(settlement)) for label, settlement in decision.reservations]
+    if described:
+        fields.append(described)
     if microseconds is not None:
         fields.append(struct_number(DECISION_FIELD, microseconds))
     if fields:
@@ -84,15 +92,16 @@ def _status(status: Status) -> bytes:
     rule = status.rule
     if rule is None or rule.unlimited:
         return (_CODE_OVER if status.over else _CODE_OK) + integer(_REMAINING, status.remaining)
-    return _verdict(status.over, rule, status.reset_seconds) + integer(_REMAINING, status.remaining)
+    remaining = status.remaining if status.remaining <= _MOST else _MOST
+    return _verdict(status.over, rule, status.reset_seconds) + integer(_REMAINING, remaining)
 
 
 @lru_cache(maxsize=4096)
 def _verdict(over: bool, rule: Rule, reset_seconds: int) -> bytes:
     """All of a status but what remains: the same for every decision of a second."""
     limit = RateLimitResponse.RateLimit(
-        requests_per_unit=rule.rate.amount,
-        unit=int(rule.rate.unit),
+        requests_per_unit=min(rule.rate.amount, _MOST),
+        unit=int(rule.rate.unit) if rule.rate.count == 1 else 0,  # UNKNOWN: the wire has no other windows
         name=rule.name,
     )
     status = _Status(code=_OVER if over else _OK, current_limit=limit)

@@ -133,6 +133,16 @@ class Match(NamedTuple):
     settlement: Settlement | None = None
     metadata: Mapping[str, Any] | None = None
 
+    @property
+    def rule(self) -> Rule:
+        """The first limit's rule: the only one, nearly always."""
+        return self.limits[0].rule
+
+    @property
+    def counter(self) -> str:
+        """The first limit's counter."""
+        return self.limits[0].counter
+
 
 _BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
@@ -203,6 +213,11 @@ class _Branch:
     node: Node
     rules: tuple[Rule, ...]
     below: _Level
+
+
+def fits(pattern: str, value: str) -> bool:
+    """Whether the wildcard pattern matches the value: each `*` stands for any text, also for none."""
+    return _fits(tuple(pattern.split("*")), value) if "*" in pattern else pattern == value
 
 
 def _fits(parts: tuple[str, ...], value: str) -> bool:

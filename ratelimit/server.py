@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
-from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
-
+from ratelimit.decision import Decision, LimitRequest
 from ratelimit.errors import RequestError
-from ratelimit.limiter import Decision, Limiter
+from ratelimit.limiter import Limiter
 from ratelimit.messages import read_request, write_response
 from ratelimit.presenter import Presentation, Presenter, plain
 from ratelimit.rules import RuleSet
+from ratelimit.wire import RateLimitRequest
 from sidecar.errors import RpcError, StatusCode, StoreError
 from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, Service, UnaryMethod
@@ -20,41 +21,53 @@ __all__ = ["SERVICE", "Presentation", "Presenter", "plain", "rate_limit_service"
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 
 
+Describe: TypeAlias = Callable[[RuleSet, LimitRequest, Decision], bytes]
+
+
 def rate_limit_service(
     limiter: Limiter,
     rules: Callable[[], RuleSet | None],
     presenter: Presenter = plain,
     timer: Callable[[], float] | None = None,
+    describe: Describe | None = None,
 ) -> Service:
     """The service over `limiter`; `rules` gives the rule set of the moment, None while there is none.
 
-    With a `timer` (seconds, any origin) the reply's metadata say how long each decision took.
+    With a `timer` (seconds, any origin) the reply's metadata say how long each decision took, with `describe` what it
+    was about (see `ratelimit.description`).
     """
 
-    def should_rate_limit(message: RateLimitRequest, _context: CallContext) -> Encoded | Awaitable[Encoded]:
+    def should_rate_limit(message: Any, _context: CallContext) -> Encoded | Awaitable[Encoded]:
         started = timer() if timer is not None else 0.0
+        current = rules()
         try:
-            decision = limiter.decide(rules(), read_request(message))
+            request = read_request(message)
+            decision = limiter.decide(current, request)
         except (RequestError, StoreError) as error:
             raise _rpc_error(error) from error
-        return answer(decision, started) if isinstance(decision, Decision) else later(decision, started)
+        if isinstance(decision, Decision):
+            return answer(current, request, decision, started)
+        return later(current, request, decision, started)
 
-    async def later(waiting: Awaitable[Decision], started: float) -> Encoded:
+    async def later(
+        current: RuleSet | None, request: LimitRequest, waiting: Awaitable[Decision], started: float
+    ) -> Encoded:
         try:
-            return answer(await waiting, started)
+            return answer(current, request, await waiting, started)
         except StoreError as error:
             raise _rpc_error(error) from error
 
-    def answer(decision: Decision, started: float) -> Encoded:
+    def answer(current: RuleSet | None, request: LimitRequest, decision: Decision, started: float) -> Encoded:
         shown = presenter(decision)
+        described = describe(current, request, decision) if describe is not None and current is not None else b""
         took = round((timer() - started) * 1e6) if timer is not None else None
-        return write_response(decision, shown.headers, shown.body, took)
+        return write_response(decision, shown.headers, shown.body, took, described)
 
     return Service(SERVICE, (UnaryMethod("ShouldRateLimit", RateLimitRequest, should_rate_limit),))
 
 
 def _rpc_error(error: RequestError | StoreError) -> RpcError:
-    """A failure is always an error, never a verdict: open or closed is Envoy's `failure_mode_deny` alone."""
-    if isinstance(error, StoreError):
-        return RpcError(StatusCode.UNAVAILABLE, "the counter store does not answer")
-    return RpcError(StatusCode.UNKNOWN, str(error))
+    """A failure is always an error, never a verdict: open or closed is Envoy's `failure_mode_deny`, or the rule's."""
+    return RpcError(
+        StatusCode.UNKNOWN, "the counter store does not answer" if isinstance(error, StoreError) else str(error)
+    )

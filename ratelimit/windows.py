@@ -7,7 +7,7 @@ day, week (from Monday), month or year in a time zone.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
@@ -66,7 +66,8 @@ _LETTERS = {
 class Rate:
     """So many hits per window of `count` units. 0 blocks always.
 
-    With a `zone` (an IANA time zone) the window is one calendar day, week, month or year there.
+    With a `zone` (an IANA time zone) the window is one calendar day, week, month or year there. `seconds` is the
+    window's length, of a calendar's the usual one.
     Raises `ValueError` for a window that there is not, message and mend parted by ` | `.
     """
 
@@ -74,11 +75,13 @@ class Rate:
     unit: Unit
     count: int = 1
     zone: str = ""
+    seconds: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", SECONDS[self.unit] * self.count)
         if not 0 <= self.amount <= MAX_AMOUNT:
             raise ValueError(f"{str(self.amount)[:_MOST_DIGITS]} is too many | at most {MAX_AMOUNT}")
-        if not 1 <= self.count * SECONDS[self.unit] <= LONGEST:
+        if not 1 <= self.seconds <= LONGEST:
             raise ValueError(f"a window of {self.count} {self.unit.name.lower()}s | 1 second to ten years")
         if not self.zone:
             return
@@ -104,9 +107,9 @@ class Rate:
         return cls(int(digits), unit, int(match.group(2) or 1), zone)
 
     @property
-    def seconds(self) -> int:
-        """The window's length in seconds; of a calendar's the usual one."""
-        return SECONDS[self.unit] * self.count
+    def per_second(self) -> bool:
+        """Whether it is a plain rate per second, whose counters may live in a Redis of their own."""
+        return self.seconds == 1
 
     @property
     def window(self) -> str:
@@ -118,19 +121,22 @@ class Rate:
         """When the window that `now` (unix seconds) lies in began."""
         if self.zone:
             return _calendar(self.zone, self.unit, now)[0]
-        return now - now % (SECONDS[self.unit] * self.count)
+        return now - now % self.seconds
 
     def until_reset(self, now: int) -> int:
         """Whole seconds to the next window: at least 1."""
         if self.zone:
             return _calendar(self.zone, self.unit, now)[1] - now
-        length = SECONDS[self.unit] * self.count
-        return length - now % length
+        return self.seconds - now % self.seconds
+
+    @property
+    def words(self) -> str:
+        """The window in words: `minute`, `30 seconds`."""
+        unit = self.unit.name.lower()
+        return unit if self.count == 1 else f"{self.count} {unit}s"
 
     def __str__(self) -> str:
-        unit = self.unit.name.lower()
-        window = unit if self.count == 1 else f"{self.count} {unit}s"
-        return f"{self.amount}/{window}" + (f" ({self.zone})" if self.zone else "")
+        return f"{self.amount}/{self.words}" + (f" ({self.zone})" if self.zone else "")
 
 
 def parse_window(text: str) -> tuple[int, Unit] | None:

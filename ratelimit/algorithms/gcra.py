@@ -47,7 +47,7 @@ class Gcra(NamedTuple):
     @property
     def capacity(self) -> int:
         """How many hits may come at once. A limit of 0 blocks always."""
-        return self.size if self.limit else 0
+        return self.size if self.limit else min(0, self.size)
 
     @property
     def in_use(self) -> int:

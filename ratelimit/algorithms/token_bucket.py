@@ -51,7 +51,7 @@ class TokenBucket(NamedTuple):
     @property
     def capacity(self) -> int:
         """The bucket's size. A limit of 0 blocks always."""
-        return self.size if self.limit else 0
+        return self.size if self.limit else min(0, self.size)
 
     @property
     def in_use(self) -> int:

@@ -5,14 +5,14 @@
 --
 -- KEYS[i]                    the counter of operation i (all in one slot)
 -- ARGV[1]                    now, in microseconds
--- ARGV[7i-5 .. 7i+1]         algorithm, action ("add" | "reserve" | "stop" | "adjust"), hits, limit,
+-- ARGV[7i-5 .. 7i+1]         algorithm, action ("add" | "reserve" | "stop" | "watch" | "adjust"), hits, limit,
 --                            ttl (of a fixed window) or period in seconds, burst, and when the hits that an adjust
 --                            corrects were counted, in unix seconds
 -- returns                    for every operation: what its counter has in use after it, 1 if it is over its limit,
 --                            else 0, and the seconds to its reset (0 of a fixed window)
 --
--- First every counter is looked at, then the decision is committed. If any operation is over, no reserve counts and
--- no stop that is not over itself. An algorithm other than the fixed window counts nothing of an operation that is
+-- First every counter is looked at, then the decision is committed. If any operation but a watch is over, no
+-- reserve counts and no stop that is not over itself. An algorithm other than the fixed window counts nothing of an operation that is
 -- over. A counter that is changed lives until it is free, and SLACK seconds longer for clocks that differ; a fixed
 -- window for the ttl of the operation that made it.
 
@@ -68,7 +68,7 @@ for i, key in ipairs(KEYS) do
       wanted = earlier
     end
     asked[key] = wanted
-    denied = denied or o.over == 1
+    denied = denied or (o.over == 1 and o.action ~= 'watch')
   end
 end
 

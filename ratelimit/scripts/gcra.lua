@@ -15,7 +15,7 @@ methods.gcra = function()
   end
 
   function self.capacity(o)
-    return o.limit > 0 and o.size or 0
+    return o.limit > 0 and o.size or min(0, o.size)
   end
 
   function self.in_use(state, o)

@@ -43,7 +43,9 @@ async def decide(
 
 def _to_give_back(parts: Sequence[Share], counts: Mapping[int, Count], now: int) -> Share:
     """What undoes the reserves and stops of the places that denied nothing, when another place did."""
-    denied = [any(counts[index].over for index in part) for part in parts]
+    denied = [
+        any(counts[index].over and one.action is not Action.WATCH for index, one in part.items()) for part in parts
+    ]
     if len(parts) == 1 or not any(denied):
         return {}
     return {

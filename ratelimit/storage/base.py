@@ -15,9 +15,10 @@ class Action(Enum):
     """What an operation does to its counter; the values are those of the scripts."""
 
     ADD = "add"  # count the hits, whatever the limit (a shape that counts admitted calls alone: unless it is over)
-    RESERVE = "reserve"  # count the hits only if no operation of this decision is over its limit
+    RESERVE = "reserve"  # count the hits only if no operation of this decision (but a WATCH) is over
     # Count the hits unless another operation of this decision is over and this one is not (a shape: or this one is).
     STOP = "stop"
+    WATCH = "watch"  # count as ADD does; being over keeps no other operation from counting
     ADJUST = "adjust"  # add a difference that may be negative; never over a limit
 
 
@@ -64,7 +65,7 @@ def are_shaped(operations: Sequence[Operation]) -> bool:
 class Count(NamedTuple):
     """The counter after the operation. `over`: with these hits it is, or a reserve would be, over its limit.
 
-    When any operation of a decision is over, none of its reserves counts; their `value` is then the counter
+    When any operation of a decision but a WATCH is over, none of its reserves counts; their `value` is then the counter
     without them. A shape's `value` is what is in use: the limit (of a bucket: its size) less what could pass now.
     `reset` is in whole seconds, of shapes alone: until the same call would pass when it is over (as long as it may
     take when it never fits), else until everything is free again.

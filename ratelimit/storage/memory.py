@@ -23,7 +23,7 @@ _WORDS = 16  # of a log that weigh as much as a counter
 _Shaped: TypeAlias = SlidingWindow | TokenBucket | Gcra | SlidingLog
 
 # Enums and named tuples by their short way: a decision is a few hundred nanoseconds of Python.
-_RESERVE, _STOP, _ADJUST = Action.RESERVE, Action.STOP, Action.ADJUST
+_RESERVE, _STOP, _WATCH, _ADJUST = Action.RESERVE, Action.STOP, Action.WATCH, Action.ADJUST
 _tuple = tuple.__new__
 
 
@@ -101,7 +101,8 @@ class MemoryStore:
                 packed = found(key, 0)
                 asked[key] = wanted = asked.get(key, 0) + hits
                 over = (packed >> _BITS if packed & _EXPIRY > second else 0) + wanted > limit
-                denied = denied or over
+                if over and action is not _WATCH:
+                    denied = True
             overs.append(over)
         counts: list[Count] = []
         for (key, action, hits, _, ttl, _, _, _), over in zip(operations, overs, strict=True):
@@ -150,7 +151,7 @@ class MemoryStore:
                 elif counter.in_use + wanted > counter.capacity:
                     over, wait, wanted = True, _wait(operation, counter, wanted), earlier
                 asked[operation.key] = wanted
-                denied = denied or over
+                denied = denied or (over and operation.action is not _WATCH)
             looks.append((counter, over, wait))
         counts = []
         changed: dict[str, _Shaped] = {}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.algorithms.fixed_window import counter_key, seconds_until_reset, window_start
-from ratelimit.rules import Mode, Unit, counter_name
+from ratelimit.algorithms.fixed_window import counter_key
+from ratelimit.rules import Mode, Rate, Rule, Unit, counter_name
 
 
 @pytest.mark.parametrize(
@@ -26,30 +26,39 @@ def test_units_have_envoys_lengths_and_numbers(unit: Unit, seconds: int, number:
 
 @pytest.mark.parametrize(("now", "start", "reset"), [(119, 60, 1), (120, 120, 60), (121, 120, 59), (179, 120, 1)])
 def test_a_window_changes_exactly_at_its_edge(now: int, start: int, reset: int) -> None:
-    assert window_start(now, Unit.MINUTE) == start
-    assert seconds_until_reset(now, Unit.MINUTE) == reset
+    assert Rate(1, Unit.MINUTE).start(now) == start
+    assert Rate(1, Unit.MINUTE).until_reset(now) == reset
 
 
 @given(st.integers(0, 2**33), st.sampled_from(Unit))
 def test_the_reset_leads_to_the_start_of_the_next_window(now: int, unit: Unit) -> None:
-    reset = seconds_until_reset(now, unit)
+    reset = Rate(1, unit).until_reset(now)
     assert 1 <= reset <= unit.seconds
-    assert now + reset == window_start(now, unit) + unit.seconds == window_start(now + reset, unit)
+    assert now + reset == Rate(1, unit).start(now) + unit.seconds == Rate(1, unit).start(now + reset)
 
 
 def test_a_consuming_key_has_envoys_bytes() -> None:
-    assert counter_key(counter_name("d", (("k", "v"), ("k2", "")), Mode.CONSUME), 60) == "d_k_v_k2__60"
-    assert counter_key(counter_name("d", (("k", "{v}"),), Mode.CONSUME), 60) == "d_k_{v}_60"
+    assert (
+        counter_key(counter_name("d", (("k", "v"), ("k2", "")), Rule(Rate(1, Unit.MINUTE), Mode.CONSUME)), 60)
+        == "d_k_v_k2__60"
+    )
+    assert counter_key(counter_name("d", (("k", "{v}"),), Rule(Rate(1, Unit.MINUTE), Mode.CONSUME)), 60) == "d_k_{v}_60"
 
 
 def test_a_reserving_key_is_tagged_by_its_first_entry() -> None:
-    assert counter_key(counter_name("d", (("k", "v"), ("limit", "t")), Mode.RESERVE), 60) == "{d_k_v}_limit_t_60"
-    assert counter_key(counter_name("d", (("k", "v"),), Mode.RESERVE), 60) == "{d_k_v}_60"
+    assert (
+        counter_key(counter_name("d", (("k", "v"), ("limit", "t")), Rule(Rate(1, Unit.MINUTE), Mode.RESERVE)), 60)
+        == "{d_k_v}_limit_t_60"
+    )
+    assert counter_key(counter_name("d", (("k", "v"),), Rule(Rate(1, Unit.MINUTE), Mode.RESERVE)), 60) == "{d_k_v}_60"
 
 
 @given(st.text("a{}%7BD(", max_size=5), st.text("a{}%7BD(", max_size=5))
 def test_no_value_shares_the_tag_of_another(one: str, other: str) -> None:
-    keys = [counter_key(counter_name("d", (("k", value), ("limit", "t")), Mode.RESERVE), 0) for value in (one, other)]
+    keys = [
+        counter_key(counter_name("d", (("k", value), ("limit", "t")), Rule(Rate(1, Unit.MINUTE), Mode.RESERVE)), 0)
+        for value in (one, other)
+    ]
     assert (keys[0] == keys[1]) == (one == other)
     for key in keys:
         assert key.count("{") == key.count("}") == 1

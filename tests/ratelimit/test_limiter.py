@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from ratelimit.algorithms.fixed_window import counter_key, seconds_until_reset, window_start
+from ratelimit.algorithms.fixed_window import counter_key
 from ratelimit.errors import RequestError
 from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitRequest
 from ratelimit.rules import Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
@@ -70,15 +70,24 @@ async def world(request: pytest.FixtureRequest, redis_server: RedisServer) -> As
 
 
 def test_windows_are_aligned_to_the_epoch() -> None:
-    assert window_start(NOW, Unit.MINUTE) % 60 == 0
-    assert [seconds_until_reset(60 + offset, Unit.MINUTE) for offset in (0, 1, 59)] == [60, 59, 1]
+    assert Rate(1, Unit.MINUTE).start(NOW) % 60 == 0
+    assert [Rate(1, Unit.MINUTE).until_reset(60 + offset) for offset in (0, 1, 59)] == [60, 59, 1]
 
 
 def test_keys_are_those_of_envoyproxy_ratelimit() -> None:
     entries = (("remote_address", "1.2.3.4"), ("empty", ""))
-    assert counter_key(counter_name("mesh", entries, Mode.CONSUME), 60) == "mesh_remote_address_1.2.3.4_empty__60"
-    assert counter_key(counter_name("mesh", entries, Mode.RESERVE), 60) == "{mesh_remote_address_1.2.3.4}_empty__60"
-    assert counter_key(counter_name("m", (("k", "}{x"),), Mode.RESERVE), 0) == "{m_k_%7D%7Bx}_0"
+    assert (
+        counter_key(counter_name("mesh", entries, Rule(Rate(1, Unit.MINUTE), Mode.CONSUME)), 60)
+        == "mesh_remote_address_1.2.3.4_empty__60"
+    )
+    assert (
+        counter_key(counter_name("mesh", entries, Rule(Rate(1, Unit.MINUTE), Mode.RESERVE)), 60)
+        == "{mesh_remote_address_1.2.3.4}_empty__60"
+    )
+    assert (
+        counter_key(counter_name("m", (("k", "}{x"),), Rule(Rate(1, Unit.MINUTE), Mode.RESERVE)), 0)
+        == "{m_k_%7D%7Bx}_0"
+    )
 
 
 async def test_reserve_admits_exactly_the_limit_and_a_refusal_counts_nothing(world: World) -> None:
@@ -117,7 +126,7 @@ async def test_zero_blocks_always(world: World) -> None:
 
 async def test_a_window_ends(world: World) -> None:
     assert not (await world.take(10)).over
-    world.now += seconds_until_reset(NOW, Unit.MINUTE) - 1
+    world.now += Rate(1, Unit.MINUTE).until_reset(NOW) - 1
     decision = await world.take(1)
     assert (decision.over, decision.statuses[0].reset_seconds) == (True, 1)
     world.now += 1

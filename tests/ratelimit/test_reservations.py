@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from ratelimit.errors import RequestError
-from ratelimit.limiter import Ended, Limiter, LimitRequest
-from ratelimit.rules import Descriptor, Node, Rate, RuleSet, Settlement, Unit
+from ratelimit.limiter import Ended, Limiter, LimitRequest, Unobserved
+from ratelimit.rules import Descriptor, Limit, Node, Rate, RuleSet, Settlement, Unit
 from ratelimit.storage import Count, MemoryStore, Operation, Store
 from sidecar.errors import StoreError
 from tests.ratelimit.factories import (
@@ -153,10 +153,12 @@ async def test_a_counter_stops_where_it_can_still_be_counted(house: House) -> No
     assert (await house.ask(caller("192.0.2.9"))).over
 
 
-async def test_negative_hits_of_a_library_user_give_nothing_back(house: House) -> None:
+async def test_negative_hits_give_back_what_was_counted_and_no_more(house: House) -> None:
     await house.ask(tokens(10))
-    await house.ask(tokens(-5))
-    assert await house.left(tokens(0)) == [990]
+    assert not (await house.ask(tokens(-5))).over
+    assert await house.left(tokens(0)) == [995]
+    await house.ask(tokens(-50))
+    assert await house.left(tokens(0)) == [1000]
 
 
 async def test_more_at_once_than_there_are_connections(house: House) -> None:
@@ -164,12 +166,12 @@ async def test_more_at_once_than_there_are_connections(house: House) -> None:
     assert sum(not one.over for one in decisions) == 100
 
 
-class Watcher:
+class Watcher(Unobserved):
     def __init__(self) -> None:
         self.seen: list[object] = []
 
-    def decided(self, label: str, over: bool, hits: int) -> None:
-        self.seen.append((label, over, hits))
+    def decided(self, limit: Limit, hits: int, count: int, over: bool, local: bool) -> None:
+        self.seen.append((limit.rule.label, over, hits, count, local))
 
     def store_seconds(self, seconds: float) -> None:
         self.seen.append(seconds)
@@ -183,7 +185,7 @@ async def test_tells_each_limit_and_the_stores_time(store: Store, clock: Clock, 
     limiter = Limiter(store, clock, watcher, timer=lambda: next(ticks))
     house = House(limiter, tenant_rules(domain), domain)
     await house.ask(requests(), tokens(2000), settle("", 3), Descriptor((("unknown", "x"),)))
-    assert watcher.seen == [0.25, ("requests", False, 1), ("tokens", True, 2000)]
+    assert watcher.seen == [0.25, ("requests", False, 1, 0, False), ("tokens", True, 2000, 0, False)]
 
 
 class BrokenStore(MemoryStore):

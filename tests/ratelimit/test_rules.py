@@ -35,7 +35,21 @@ def test_rates(text: str, rate: Rate) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "60", "/min", "60/", "-1/min", "1.5/min", "60/fortnight", "4294967296/s", "60/min/s", "٣/min"]
+    "text",
+    [
+        "",
+        "60",
+        "/min",
+        "60/",
+        "-1/min",
+        "1.5/min",
+        "60/fortnight",
+        "9007199254740992/s",
+        "1/0s",
+        "1/11y",
+        "60/min/s",
+        "٣/min",
+    ],
 )
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ValueError, match=r" \| "):

@@ -110,11 +110,11 @@ async def test_a_question_without_sense_is_unknown(
     assert (caught.value.code, caught.value.message) == (StatusCode.UNKNOWN, text)
 
 
-async def test_a_redis_that_is_gone_makes_the_call_unavailable(own_redis: RedisServer) -> None:
+async def test_a_redis_that_is_gone_fails_the_call(own_redis: RedisServer) -> None:
     opened = open_store(own_redis.url)
     assert isinstance(opened, RedisStore)
     own_redis.kill()
     with pytest.raises(RpcError) as caught:
         await call(service(opened, tenant_rules("d")), tokens(1))
-    assert caught.value.code is StatusCode.UNAVAILABLE
+    assert caught.value.code is StatusCode.UNKNOWN
     await opened.close()

@@ -6,7 +6,6 @@ import inspect
 from pathlib import Path
 
 import pytest
-from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
 from ratelimit import settings
 from ratelimit.limiter import Decision, Limiter
@@ -14,6 +13,7 @@ from ratelimit.rules import Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit
 from ratelimit.server import Presentation, rate_limit_service
 from ratelimit.storage import MemoryStore
 from ratelimit.storage.base import Count, Operation
+from ratelimit.wire import RateLimitRequest, RateLimitResponse
 from sidecar.errors import ConfigError, RpcError, StatusCode, StoreError
 from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, UnaryMethod
@@ -129,7 +129,7 @@ class BrokenLater:
 
 
 @pytest.mark.parametrize("store", [Broken(), BrokenLater()])
-async def test_a_failed_store_is_unavailable_and_never_a_verdict(store: object) -> None:
+async def test_a_failed_store_is_an_error_and_never_a_verdict(store: object) -> None:
     async def call() -> None:
         reply = Service(store).handle(request("c"), CallContext("/x"))
         if inspect.isawaitable(reply):
@@ -137,7 +137,7 @@ async def test_a_failed_store_is_unavailable_and_never_a_verdict(store: object) 
 
     with pytest.raises(RpcError) as caught:
         await call()
-    assert caught.value.code == StatusCode.UNAVAILABLE
+    assert caught.value.code == StatusCode.UNKNOWN
     assert "password" not in caught.value.message
 
 
@@ -193,9 +193,11 @@ def test_a_rule_file(tmp_path: Path) -> None:
             "domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, unlimited: true}}]",
             "should not specify rate limit unit when unlimited",
         ),
-        ("domain: d\ndescriptors: [{key: a, shadow_mode: true}]", "'shadow_mode' is not supported yet"),
-        ("domain: d\ndescriptors: [{key: settle}]", "'settle' is reserved"),
-        ("domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: -1}}]", "is not a uint32"),
+        (
+            "domain: d\ndescriptors: [{key: a, limits: [{unit: day, atomic: true}], descriptors: [{key: settle}]}]",
+            "'settle' is reserved",
+        ),
+        ("domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: -1}}]", "is no whole number"),
     ],
 )
 def test_bad_rule_files(tmp_path: Path, text: str, reason: str) -> None:

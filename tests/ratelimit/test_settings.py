@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit.rules import Descriptor, Rate, RuleSet, Unit
-from ratelimit.settings import NOT_YET, load
+from ratelimit.rules import Algorithm, Descriptor, Mode, OnError, Rate, Rule, RuleSet, Unit
+from ratelimit.settings import RuleFile, build, load
 from sidecar.errors import ConfigError
 
 LIMIT = "domain: d\ndescriptors:\n- key: a\n  rate_limit: {{{fields}}}"
@@ -24,6 +24,17 @@ def problem(folder: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
         read(folder, text)
     return str(caught.value)
+
+
+def rules_of(text: str) -> tuple[Rule, ...]:
+    """The limits of the descriptor `a`."""
+    match = build([RuleFile("rules.yaml", text)]).match("d", Descriptor((("a", "x"),)))
+    return () if match is None else tuple(limit.rule for limit in match.limits)
+
+
+def rule(text: str) -> Rule:
+    (found,) = rules_of(text)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -42,7 +53,7 @@ def problem(folder: Path, text: str) -> str:
         LIMIT.format(fields="unit: [day]"),
         LIMIT.format(fields="unit: day, requests_per_unit: [5]"),
         LIMIT.format(fields="unit: day, requests_per_unit: " + "9" * 5000),
-        LIMIT.format(fields="unit: day, requests_per_unit: 4294967296"),
+        LIMIT.format(fields="unit: day, requests_per_unit: 9007199254740992"),
         LIMIT.format(fields="unit: day, requests_per_unit: 1.5"),
         LIMIT.format(fields="unlimited: flase, unit: day, requests_per_unit: 5"),
         "domain: d\nrate_limit: {surprise: 1}",
@@ -61,29 +72,14 @@ def test_any_text_is_rules_or_a_config_error(tmp_path: Path, text: str) -> None:
         return
 
 
-@pytest.mark.parametrize("key", sorted(NOT_YET))
-@pytest.mark.parametrize("where", ["root", "descriptor", "rate_limit"])
-def test_refuses_what_it_cannot_honour_yet(tmp_path: Path, key: str, where: str) -> None:
-    texts = {
-        "root": f"domain: d\n{key}: true",
-        "descriptor": f"domain: d\ndescriptors: [{{key: a, {key}: {{x: y}}}}]",
-        "rate_limit": LIMIT.format(fields=f"unit: day, {key}: [{{name: x}}]"),
-    }
-    assert problem(tmp_path, texts[where]) == f"rules.yaml: config error, '{key}' is not supported yet"
-
-
 @pytest.mark.parametrize("word", ["true", "True", "yes", "on"])
-def test_unlimited_takes_every_word_that_yaml_takes_for_true(tmp_path: Path, word: str) -> None:
-    match = read(tmp_path, LIMIT.format(fields=f"unlimited: {word}")).match("d", Descriptor((("a", "x"),)))
-    assert match is not None
-    assert match.rule.unlimited
+def test_unlimited_takes_every_word_that_yaml_takes_for_true(word: str) -> None:
+    assert rule(LIMIT.format(fields=f"unlimited: {word}")).unlimited
 
 
 @pytest.mark.parametrize("word", ["false", "no", "Off"])
-def test_not_unlimited_needs_a_unit_and_an_absent_amount_blocks(tmp_path: Path, word: str) -> None:
-    match = read(tmp_path, LIMIT.format(fields=f"unlimited: {word}, unit: day")).match("d", Descriptor((("a", "x"),)))
-    assert match is not None
-    assert match.rule.rate == Rate(0, Unit.DAY)
+def test_not_unlimited_needs_a_unit_and_an_absent_amount_blocks(word: str) -> None:
+    assert rule(LIMIT.format(fields=f"unlimited: {word}, unit: day")).rate == Rate(0, Unit.DAY)
 
 
 def test_an_empty_rate_limit_is_none(tmp_path: Path) -> None:
@@ -105,3 +101,121 @@ def test_a_folder_without_rules_is_a_problem(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(ConfigError, match=r"gone\.yaml: error loading config file"):
         load(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "config file cannot have empty domain"),
+        ("domain: ''", "config file cannot have empty domain"),
+        ("domain: d\nfoo: 1", "config error, unknown key 'foo'"),
+        ("domain: d\n404: 1", "config error, key is not of type string: 404"),
+        ("domain: d\ndescriptors: [a]", "config error, yaml file contains list of type other than map: a"),
+        ("domain: d\ndescriptors: [{value: x}]", "descriptor has empty key"),
+        ("domain: d\ndescriptors: [{key: a}, {key: a}]", "duplicate descriptor composite key 'd.a'"),
+        ("domain: d\ndescriptors: [{key: a, value: b}, {key: a_b}]", "duplicate descriptor composite key 'd.a_b'"),
+        (
+            "domain: d\ndescriptors: [{key: a, descriptors: [{key: b}, {key: b}]}]",
+            "duplicate descriptor composite key 'd.a.b'",
+        ),
+        (LIMIT.format(fields="unit: foosecond"), "invalid rate limit unit 'foosecond'"),
+        (LIMIT.format(fields="requests_per_unit: 1"), "invalid rate limit unit ''"),
+        (LIMIT.format(fields="unlimited: true, unit: day"), "should not specify rate limit unit when unlimited"),
+        (LIMIT.format(fields="unit: day, replaces: [{name: ''}]"), "should not have an empty replaces entry"),
+        (
+            LIMIT.format(fields="unit: day, name: n, replaces: [{name: n}]"),
+            "replaces should not contain name of same descriptor",
+        ),
+        (
+            "domain: d\ndescriptors: [{key: a, value: b, share_threshold: true}]",
+            "share_threshold can only be used with wildcard values (containing '*'), but found key 'a_b'",
+        ),
+        ("domain: d\ndomain: e", "error loading config file: line 2: key 'domain' stands twice in one mapping"),
+    ],
+)
+def test_says_what_is_wrong_as_envoyproxy_ratelimit_does(tmp_path: Path, text: str, message: str) -> None:
+    assert problem(tmp_path, text) == f"rules.yaml: {message}"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "unit: minute, algorithm: leaky",
+        "unit: minute, burst: 5",
+        "unit: minute, algorithm: gcra, lease: 5",
+        "unit: minute, algorithm: gcra, time_zone: UTC",
+        "unit: minute, time_zone: UTC",
+        "unit: day, time_zone: Middle/Earth",
+        "unit: 0s",
+        "unit: 11y",
+        "unit: day, on_error: maybe",
+        "unit: day, local_share: 2",
+        "unit: day, lease: -1",
+        "unit: day, atomic: maybe",
+        "unit: day, algorithm: sliding_log, requests_per_unit: 1000001",
+    ],
+)
+def test_what_is_ours_is_checked_as_strictly(tmp_path: Path, fields: str) -> None:
+    assert "of 'd.a'" in problem(tmp_path, LIMIT.format(fields=fields))
+
+
+def test_what_a_rule_may_say_besides(tmp_path: Path) -> None:
+    text = LIMIT.format(
+        fields="unit: 30s, requests_per_unit: 5, algorithm: gcra, burst: 9, atomic: true, strict: true, "
+        "on_error: local, local_share: 0.25"
+    )
+    found = rule(text)
+    assert (found.rate, found.algorithm, found.burst) == (Rate(5, Unit.SECOND, 30), Algorithm.GCRA, 9)
+    assert (found.mode, found.strict, found.on_error, found.local_share) == (Mode.RESERVE, True, OnError.LOCAL, 0.25)
+
+
+def test_several_limits_of_one_descriptor() -> None:
+    text = (
+        "domain: d\ndescriptors:\n- key: a\n  rate_limit: {unit: second, requests_per_unit: 1}\n"
+        "  limits: [10/5m, {unit: month, time_zone: Europe/Rome, requests_per_unit: 7}]"
+    )
+    rates = [one.rate for one in rules_of(text)]
+    assert rates == [Rate(1, Unit.SECOND), Rate(10, Unit.MINUTE, 5), Rate(7, Unit.MONTH, 1, "Europe/Rome")]
+    match = build([RuleFile("f", text)]).match("d", Descriptor((("a", "x"),)))
+    assert match is not None
+    assert [limit.counter for limit in match.limits] == ["d_a_x", "d_a_x_[5m]", "d_a_x_[1mo@Europe/Rome]"]
+
+
+@pytest.mark.parametrize("limits", ["[1/s, 2/s]", "1/s", "[[1/s]]", "[fast]", "[1/fortnight]"])
+def test_limits_that_are_none(tmp_path: Path, limits: str) -> None:
+    assert "limits of 'd.a'" in problem(tmp_path, f"domain: d\ndescriptors: [{{key: a, limits: {limits}}}]")
+
+
+def test_files_may_share_a_domain_when_asked_to() -> None:
+    files = [RuleFile(name, f"domain: d\ndescriptors: [{{key: {name}, limits: [1/s]}}]") for name in "ab"]
+    with pytest.raises(ConfigError, match="b: duplicate domain 'd' in config file"):
+        build(files)
+    rules = build(files, merge=True)
+    assert all(rules.match("d", Descriptor(((key, "x"),))) for key in "ab")
+    with pytest.raises(ConfigError, match=r"c: duplicate descriptor composite key 'd\.a'"):
+        build([*files, RuleFile("c", "domain: d\ndescriptors: [{key: a}]")], merge=True)
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
+    nested = "descriptors: &a [{key: leaf}]"
+    for level in range(12):
+        items = ", ".join(f"{{key: k{n}, descriptors: *{chr(97 + level)}}}" for n in range(1, 9))
+        nested = f"descriptors: &{chr(98 + level)} [{{key: k0, {nested}}}, {items}]"
+    assert "more than 500000 descriptors" in problem(tmp_path, f"domain: d\n{nested}")
+
+
+def test_aliases_and_merge_keys_are_yaml() -> None:
+    text = (
+        "domain: d\ndescriptors:\n- key: a\n  rate_limit: &l {unit: day, requests_per_unit: 5}\n"
+        "- key: b\n  rate_limit: {<<: *l, requests_per_unit: 6}"
+    )
+    match = build([RuleFile("f", text)]).match("d", Descriptor((("b", "x"),)))
+    assert match is not None
+    assert match.limits[0].rule.rate == Rate(6, Unit.DAY)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "rules.yaml").open("wb") as file:
+        file.truncate(50 << 20)
+    with pytest.raises(ConfigError, match=r"rules\.yaml: error loading config file: it is larger than 16 MiB"):
+        load(tmp_path)

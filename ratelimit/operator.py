@@ -1,0 +1,75 @@
+"""What an operator may do to counters by hand: look at them, give hits back, start them anew."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ratelimit.decision import LimitRequest
+from ratelimit.options import Options
+from ratelimit.plan import Planner
+from ratelimit.rules import Descriptor, Entries, Limit, RuleSet
+from ratelimit.storage.base import Action, Store
+from ratelimit.verdict import size
+
+
+class Counter(NamedTuple):
+    """The state of one limit's counter: hits in use, and in how many seconds they are free again."""
+
+    limit: Limit
+    key: str
+    used: int
+    remaining: int
+    reset_seconds: int
+
+
+class Operator:
+    """Works on the counters of one store. Raises `StoreError`; a descriptor without limits has no counters."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], options: Options | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        # Looking must not be answered from a memory, and counts nothing.
+        given = options or Options()
+        self._planner = Planner(Options(key_prefix=given.key_prefix), lambda: 0.0)
+
+    async def inspect(self, rules: RuleSet, domain: str, entries: Entries) -> list[Counter]:
+        """The counters that a request with this descriptor would count in now."""
+        now = self._clock()
+        plan = self._planner.plan(rules, LimitRequest(domain, (Descriptor(entries, 0),)), int(now))
+        if not plan.operations:
+            return []
+        # A watch of 0 hits changes nothing, whatever the rule's own way of counting.
+        answer = self._store.apply([one._replace(action=Action.WATCH, hits=0) for one in plan.operations], now)
+        counts = await answer if inspect.isawaitable(answer) else answer
+        found: list[Counter] = []
+        for one in plan.limits:
+            if one.operation is None:
+                continue
+            rule, count = one.limit.rule, counts[one.operation]
+            reset = count.reset if plan.operations[one.operation].shape else rule.rate.until_reset(int(now))
+            left = max(0, size(rule) - count.value)
+            found.append(Counter(one.limit, plan.operations[one.operation].key, count.value, left, reset))
+        return found
+
+    async def credit(self, rules: RuleSet, domain: str, entries: Entries, hits: int) -> list[Counter]:
+        """Give hits back, never below nothing in use; the counters after it. Negative hits are charged."""
+        now = self._clock()
+        plan = self._planner.plan(rules, LimitRequest(domain, (Descriptor(entries, -abs(hits)),)), int(now))
+        sign = 1 if hits >= 0 else -1
+        operations = [one._replace(hits=sign * one.hits) for one in plan.operations]
+        if operations:
+            answer = self._store.apply(operations, now)
+            if inspect.isawaitable(answer):
+                await answer
+        return await self.inspect(rules, domain, entries)
+
+    async def reset(self, rules: RuleSet, domain: str, entries: Entries) -> list[Counter]:
+        """Forget the counters; what they were."""
+        before = await self.inspect(rules, domain, entries)
+        if before:
+            gone = self._store.forget([counter.key for counter in before])
+            if inspect.isawaitable(gone):
+                await gone
+        return before

@@ -1,0 +1,227 @@
+"""From a request to operations on counters: what each descriptor means, and what need not be asked of the store.
+
+Pure but for two memories that spare the store: keys that are over their limit (`LocalCache`), and `Leases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ratelimit.algorithms.fixed_window import TTL_SLACK, counter_key
+from ratelimit.decision import LimitRequest
+from ratelimit.leases import Leases
+from ratelimit.local_cache import LocalCache
+from ratelimit.options import Options
+from ratelimit.rules import MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Settlement
+from ratelimit.storage.base import Action, Count, Operation, Shape
+
+
+class Planned(NamedTuple):
+    """One limit of one descriptor. `operation` is its place among the plan's; None: the store is not asked.
+
+    `known` is then the answer, of the local cache (`local`) or of a lease; an unlimited rule needs none. `leased`: the
+    operation may ask for more than `hits`, to be given out later. `settles`: it corrects what was counted before.
+    """
+
+    limit: Limit
+    hits: int
+    operation: int | None
+    known: Count | None = None
+    local: bool = False
+    leased: bool = False
+    settles: bool = False
+
+
+class Plan:
+    """A request's limits, how many of them each descriptor has and its hits, and what the store is asked."""
+
+    __slots__ = ("cached", "hits", "leased", "limits", "operations", "widths")
+
+    def __init__(self) -> None:
+        self.limits: list[Planned] = []
+        self.widths: list[int] = []
+        self.hits: list[int] = []
+        self.operations: list[Operation] = []
+        self.cached = False  # the local cache knew of a limit that is over
+        self.leased = False  # some limit has leases
+
+
+class Planner:
+    """Plans requests for one store. `dice` gives numbers from 0 up to 1."""
+
+    def __init__(self, options: Options, dice: Callable[[], float]) -> None:
+        self._options = options
+        self._dice = dice
+        self._prefix = options.key_prefix
+        self._watch_all = options.quota or options.shadow
+        self._consume = Action.STOP if options.stop_when_over else Action.ADD
+        self.local = LocalCache(options.local_cache_bytes) if options.local_cache_bytes else None
+        self.leases = Leases()
+
+    def plan(self, rules: RuleSet, request: LimitRequest, now: int) -> Plan:
+        """What the store is asked about `request` at `now` (unix seconds)."""
+        plan = Plan()
+        replaced = _replaced(rules, request) if rules.replacing else None
+        for descriptor in request.descriptors:
+            hits = descriptor.hits
+            if hits is None:
+                hits = request.hits_addend or 1
+            if not 0 <= hits <= MAX_HITS:
+                hits = max(-MAX_HITS, min(hits, MAX_HITS))
+            match = rules.match(request.domain, descriptor)
+            plan.hits.append(hits)
+            if match is None:
+                plan.widths.append(0)
+                continue
+            limits: Sequence[Limit] = match.limits
+            if replaced:
+                limits = [limit for limit in limits if limit.rule.name not in replaced]
+            plan.widths.append(len(limits))
+            for limit in limits:
+                if limit.rule.unlimited:
+                    plan.limits.append(Planned(limit, hits, None))
+                elif match.settlement is not None:
+                    self._correct(plan, limit, hits, settling(limit, match.settlement, hits, now, self._prefix))
+                elif hits < 0:
+                    self._correct(plan, limit, hits, settling(limit, Settlement(-hits, now), 0, now, self._prefix))
+                else:
+                    self._count(plan, limit, hits, now)
+        if plan.cached and self._options.stop_when_over:
+            # One is known to be over: the others are looked at, and not counted.
+            plan.operations = [one if one.action is Action.ADJUST else one._replace(hits=0) for one in plan.operations]
+        return plan
+
+    def _correct(self, plan: Plan, limit: Limit, hits: int, operation: Operation) -> None:
+        if self.local is not None and operation.hits < 0:
+            self.local.discard(operation.key)
+        plan.limits.append(Planned(limit, hits, len(plan.operations), settles=True))
+        plan.operations.append(operation)
+
+    def _count(self, plan: Plan, limit: Limit, hits: int, now: int) -> None:
+        rule = limit.rule
+        rate = rule.rate
+        action = self._action(rule)
+        bound = rate.amount if hits or not rule.strict else rate.amount - 1
+        if rule.algorithm is not Algorithm.FIXED_WINDOW:
+            plan.limits.append(Planned(limit, hits, len(plan.operations)))
+            shape, ttl = _shape(rule)
+            key = self._prefix + limit.counter
+            plan.operations.append(Operation(key, action, hits, bound, ttl, shape, now, rate.seconds == 1))
+            return
+        key = self._prefix + counter_key(limit.counter, rate.start(now))
+        if self.local is not None and self.local.over(key, now):
+            plan.cached = True
+            plan.limits.append(Planned(limit, hits, None, Count(rate.amount + 1, over=True), local=True))
+            return
+        asked = hits
+        if rule.lease and hits:
+            plan.leased = True
+            value = self.leases.take(key, hits)
+            if value is not None:
+                plan.limits.append(Planned(limit, hits, None, Count(value, over=False), leased=True))
+                return
+            asked = self.leases.size(key, hits, rule.lease, rate.amount)
+            if asked > hits:
+                action = Action.RESERVE
+        ttl = rate.until_reset(now) + TTL_SLACK
+        if self._options.jitter:
+            ttl += int(self._dice() * self._options.jitter)
+        plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, rule.lease > 0))
+        plan.operations.append(Operation(key, action, asked, bound, ttl, None, now, rate.seconds == 1))
+
+    def _action(self, rule: Rule) -> Action:
+        if rule.shadow or rule.quota or self._watch_all:
+            return Action.WATCH
+        return Action.RESERVE if rule.mode is Mode.RESERVE else self._consume
+
+    def key(self, limit: Limit, now: int) -> str:
+        """The key of a limit's counter in the window of `now`."""
+        return self._prefix + counter_key(limit.counter, limit.rule.rate.start(now))
+
+    def without_leases(self, plan: Plan, counts: Sequence[Count]) -> Again | None:
+        """What to ask once more when a lease was too much to ask: then no reserve of the decision was counted.
+
+        None when no lease was refused. What has counted whatever the verdict is not asked again.
+        """
+        oversized = {
+            one.operation: one
+            for one in plan.limits
+            if one.leased and one.operation is not None and plan.operations[one.operation].hits > one.hits
+        }
+        if not any(counts[place].over for place in oversized):
+            return None
+        for place, one in oversized.items():
+            self.leases.refused(plan.operations[place].key)
+            plan.operations[place] = plan.operations[place]._replace(hits=one.hits, action=self._action(one.limit.rule))
+        places = [
+            place
+            for place, one in enumerate(plan.operations)
+            if place in oversized or one.action in (Action.RESERVE, Action.STOP)
+        ]
+        return Again([plan.operations[place] for place in places], places)
+
+    def end_leases(self, plan: Plan, counts: Sequence[Count] | None, now: int, *, over: bool) -> None:
+        """The decision is made: what the store counted beyond the call's need is kept for the next ones.
+
+        `counts` None: the store did not answer.
+        """
+        for one in plan.limits:
+            if not one.leased:
+                continue
+            if one.operation is None:
+                if over and one.limit.rule.mode is Mode.RESERVE:
+                    self.leases.give_back(self.key(one.limit, now), one.hits)
+                continue
+            operation = plan.operations[one.operation]
+            if counts is None or counts[one.operation].over or (over and operation.action is Action.RESERVE):
+                self.leases.refused(operation.key)
+            else:
+                self.leases.granted(operation.key, operation.hits, one.hits, counts[one.operation].value)
+
+
+class Again(NamedTuple):
+    """Operations that are asked once more, and their places among the first ones."""
+
+    operations: list[Operation]
+    places: list[int]
+
+    def merged(self, first: Sequence[Count], second: Sequence[Count]) -> list[Count]:
+        """The first answers, with the second where there is one."""
+        counts = list(first)
+        for place, count in zip(self.places, second, strict=True):
+            counts[place] = count
+        return counts
+
+
+def settling(limit: Limit, settlement: Settlement, used: int, now: int, prefix: str) -> Operation:
+    """What corrects a counter when `used` hits replace those of the settlement."""
+    rule = limit.rule
+    difference = used - settlement.reserved
+    if rule.algorithm is not Algorithm.FIXED_WINDOW:
+        shape, ttl = _shape(rule)
+        key = prefix + limit.counter
+        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at)
+    start = rule.rate.start(now)
+    if rule.rate.start(settlement.at) != start:
+        # The window that was charged is not this one: only what was used beyond it is still owed here.
+        difference = max(0, difference)
+    ttl = rule.rate.until_reset(now) + TTL_SLACK
+    key = prefix + counter_key(limit.counter, start)
+    return Operation(key, Action.ADJUST, difference, 0, ttl, None, settlement.at, rule.rate.seconds == 1)
+
+
+def _shape(rule: Rule) -> tuple[Shape, int]:
+    """The algorithm's measures, and how long its state must live without being touched."""
+    rate = rule.rate
+    burst = rule.burst or rate.amount
+    # A bucket larger than the amount needs longer than a window to fill.
+    periods = 2 if burst <= rate.amount else 1 + -(-burst // max(1, rate.amount))
+    return Shape(rule.algorithm, rate.seconds, burst), rate.seconds * periods + TTL_SLACK
+
+
+def _replaced(rules: RuleSet, request: LimitRequest) -> frozenset[str]:
+    """The names of the rules that others of this request put out of force."""
+    matches = (rules.match(request.domain, descriptor) for descriptor in request.descriptors)
+    names = {name for match in matches if match for limit in match.limits for name in limit.rule.replaces}
+    return frozenset(names - {""})

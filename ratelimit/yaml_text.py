@@ -1,0 +1,84 @@
+"""YAML whose scalars stay the text of the file, and whose keys must be text.
+
+Aliases cost nothing (what they name is shared, not copied); a cycle is an error. A key that stands twice in one mapping
+is an error: the first would be lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MAX_FILE_BYTES = 16 << 20
+_STRING = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class YamlTextError(Exception):
+    """What cannot be read. `plain`: the message says all by itself, without "error loading"."""
+
+    def __init__(self, message: str, *, plain: bool = False) -> None:
+        self.plain = plain
+        super().__init__(message)
+
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where the wheel has it: ten times faster
+
+
+class _TextLoader(_Base):  # type: ignore[misc] # one of two classes
+    """Scalars as text, null as None, mappings and lists."""
+
+
+def _scalar(loader: Any, node: yaml.ScalarNode) -> str | None:
+    if node.tag != _STRING and loader.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        raise YamlTextError(f"line {node.start_mark.line + 1}: '{node.value[:60]}' is no {kind}")
+    return None if node.tag == _NULL else str(node.value)
+
+
+def _sequence(loader: Any, node: yaml.SequenceNode) -> Any:
+    items: list[Any] = []
+    yield items
+    items.extend(loader.construct_object(one) for one in node.value)
+
+
+def _mapping(loader: Any, node: yaml.MappingNode) -> Any:
+    mapping: dict[str, Any] = {}
+    yield mapping
+    own: set[str] = set()
+    for key, _ in node.value:
+        if key.tag == _MERGE:
+            continue
+        if not isinstance(key, yaml.ScalarNode) or key.tag != _STRING:
+            shown = key.value if isinstance(key, yaml.ScalarNode) else "a mapping or a list"
+            raise YamlTextError(f"config error, key is not of type string: {shown}", plain=True)
+        if key.value in own:
+            raise YamlTextError(f"line {key.start_mark.line + 1}: key '{key.value}' stands twice in one mapping")
+        own.add(key.value)
+    loader.flatten_mapping(node)  # what is merged comes first, so that own keys win
+    for key, value in node.value:
+        mapping[key.value] = loader.construct_object(value)
+
+
+_TextLoader.add_constructor(None, yaml.SafeLoader.construct_undefined)
+for _tag in ("str", "null", "bool", "int", "float", "timestamp", "binary", "value"):
+    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _scalar)
+_TextLoader.add_constructor("tag:yaml.org,2002:seq", _sequence)
+_TextLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """The document as a mapping; an empty one is an empty mapping. Raises `YamlTextError`."""
+    if len(text) > MAX_FILE_BYTES:
+        raise YamlTextError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
+    try:
+        content = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - it makes text, lists and mappings alone
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlTextError(str(error)) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise YamlTextError("it must hold a domain and its descriptors")
+    return content
