@@ -38,7 +38,7 @@ class Observer(Protocol):
         """The store did not answer, and the rule's failure policy decided."""
 
     def domain_not_found(self, domain: str) -> None:
-        """A request's domain has no rules."""
+        """A descriptor's domain has no rules: told once for each descriptor of a request."""
 
     def overruled(self) -> None:
         """A call was over, and passed because all limits are in the shadow (`Options.shadow`)."""
@@ -115,7 +115,8 @@ class Limiter:
         if rules is None:
             raise RequestError("no rate limit configuration loaded")
         if request.domain not in rules.domains:
-            self._observer.domain_not_found(request.domain)
+            for _ in request.descriptors:
+                self._observer.domain_not_found(request.domain)
         now = self._clock()
         plan = self._planner.plan(rules, request, int(now))
         if not plan.operations:

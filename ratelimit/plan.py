@@ -84,7 +84,7 @@ class Planner:
                 continue
             limits: Sequence[Limit] = match.limits
             if replaced:
-                limits = [limit for limit in limits if limit.rule.name not in replaced]
+                limits = [one for one in limits if one.rule.unlimited or one.rule.name not in replaced]
             plan.widths.append(len(limits))
             if len(limits) != 1:
                 plan.single = False

@@ -65,7 +65,7 @@ class Rule:
 
     `name` is shown to clients of the service. `label` names the limit in metrics, headers and reservations: it
     must come from configuration, never from a request, and differ between RESERVE rules that meet in a request.
-    An `unlimited` rule never counts; its rate means nothing.
+    An `unlimited` rule never counts and is never replaced; its rate means nothing.
 
     `shadow` counts and reports but never denies; `quota` rules deny only when every quota rule of the call is over.
     `replaces` names the rules that this one puts out of force for a call that both match. `strict` has a check of 0
