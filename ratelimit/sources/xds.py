@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ratelimit import settings
 from ratelimit.rules import RuleSet
 from ratelimit.settings import RuleFile
 from ratelimit.sources import Refuse, Take
+from ratelimit.sources.loading import loaded
 from ratelimit.sources.rls_conf_pb2 import RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitUnit
 from sidecar.errors import ConfigError, Problem
 
@@ -173,7 +175,7 @@ class XdsSource:
         answer = discovery_pb2.DiscoveryRequest(type_url=TYPE_URL, response_nonce=response.nonce)
         answer.node.id = self._server.node
         try:
-            rules = await asyncio.to_thread(self._build, response.resources)
+            rules = await loaded(partial(self._build, response.resources))
         except ConfigError as error:
             refuse(error)
             answer.version_info = self._version
