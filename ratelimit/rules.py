@@ -290,6 +290,17 @@ class RuleSet:
                     return Match(limits, Settlement.parse(entries[-1][1]))
         return self._find(domain, entries)
 
+    def node(self, domain: str, entries: Entries) -> Node | None:
+        """The node that the last entry reaches, whether it has a limit or not."""
+        level = self._levels.get(domain)
+        branch: _Branch | None = None
+        for key, value in entries:
+            found = None if level is None else level.find(key, value)
+            if found is None:
+                return None
+            branch, level = found[0], found[0].below
+        return None if branch is None else branch.node
+
     def _find(self, domain: str, entries: Entries) -> Match | None:
         asked = (domain, entries)
         try:
