@@ -1,11 +1,12 @@
 -- Applies the operations of one decision to their counters, together.
 --
 -- KEYS[i]                    the counter of operation i (all in one slot)
--- ARGV[4i-3 .. 4i]           action ("add" | "reserve" | "adjust"), hits, limit, ttl in seconds
+-- ARGV[4i-3 .. 4i]           action ("add" | "reserve" | "stop" | "watch" | "adjust"), hits, limit, ttl in seconds
 -- returns                    for every operation: the counter after it, and 1 if it is over its limit, else 0
 --
--- If any add or reserve is over its limit, no reserve counts; an add always does. A counter lives for the ttl
--- of the operation that made it, never falls below 0 and stops at 2^53 - 1, where Lua's numbers stop being exact.
+-- If any operation but a watch is over its limit, no reserve counts, and no stop that is not over itself; an add and a
+-- watch always do. A counter lives for the ttl of the operation that made it, never falls below 0 and stops at 2^53 - 1,
+-- where Lua's numbers stop being exact.
 
 local MOST = 9007199254740991
 local values, asked, overs, denied = {}, {}, {}, false
@@ -13,18 +14,20 @@ local values, asked, overs, denied = {}, {}, {}, false
 for i, key in ipairs(KEYS) do
   values[key] = values[key] or tonumber(redis.call('GET', key) or '0')
   overs[i] = 0
-  if ARGV[4 * i - 3] ~= 'adjust' then
+  local action = ARGV[4 * i - 3]
+  if action ~= 'adjust' then
     asked[key] = (asked[key] or 0) + tonumber(ARGV[4 * i - 2])
     if values[key] + asked[key] > tonumber(ARGV[4 * i - 1]) then
       overs[i] = 1
-      denied = true
+      denied = denied or action ~= 'watch'
     end
   end
 end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  if not (denied and ARGV[4 * i - 3] == 'reserve') then
+  local action = ARGV[4 * i - 3]
+  if not (denied and (action == 'reserve' or (action == 'stop' and overs[i] == 0))) then
     local before = values[key]
     local after = math.min(MOST, math.max(0, before + tonumber(ARGV[4 * i - 2])))
     if after ~= before then

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from ratelimit.storage.base import Count, Operation, Store
+from ratelimit.storage.breaker import Breaker
 from ratelimit.storage.memory import MemoryStore
 from ratelimit.storage.redis import RedisStore
+from ratelimit.storage.split import SplitStore
 from sidecar.errors import ConfigError, Problem
 from sidecar.redis import SCHEMES, connect, parse
 
-__all__ = ["Count", "MemoryStore", "Operation", "RedisStore", "Store", "check_url", "open_store"]
+__all__ = [
+    "Breaker",
+    "Count",
+    "MemoryStore",
+    "Operation",
+    "RedisStore",
+    "SplitStore",
+    "Store",
+    "check_url",
+    "open_store",
+]
 
 MEMORY = "memory://"
 

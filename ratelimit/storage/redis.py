@@ -1,11 +1,9 @@
 """Counters in Redis, shared by every replica: one round trip per decision.
 
 The counters of one slot (a tenant's RESERVE rules share one by their hash tag) are decided in one step, in one
-script call. Other counters go with the same pipeline, each slot in a call of its own.
-
-Weakness: where one call denies what another slot has already reserved, a second round trip gives that back.
-In between the reservation is visible, so another request may be denied that need not be; none is let through
-too much. An error in between leaves the reservation until its window ends.
+script call: fixed windows alone by the shorter script, every other mixture by the one that knows all algorithms.
+Other counters go with the same pipeline, each slot in a call of its own; for what that means see
+ratelimit/storage/across.py.
 
 A decision that fails in time may still have counted: what was sent is never sent again.
 """
@@ -16,18 +14,33 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
 from importlib import resources
-from typing import Any, TypeAlias
+from typing import Any
 
 from hiredis import ReplyError
 
-from ratelimit.storage.base import Action, Count, Operation
+from ratelimit.algorithms.base import microseconds
+from ratelimit.storage.across import Share, decide
+from ratelimit.storage.base import Count, Operation, are_shaped
 from sidecar.errors import StoreError
 from sidecar.redis import Client, LinkState, again, code, hash_tag, pack, store_error
+from sidecar.redis.request import Command
 
-_SCRIPT = resources.files("ratelimit.scripts").joinpath("fixed_window.lua").read_bytes()
-_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()  # Redis' name for the script
+_FORGET_AT_ONCE = 100  # keys
 
-_Share: TypeAlias = Mapping[int, Operation]  # the operations of one slot, by their place in the decision
+
+class _Script:
+    """A script made of files, and Redis' name for it."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, *files: str) -> None:
+        folder = resources.files("ratelimit.scripts")
+        self.text = b"\n".join(folder.joinpath(f"{file}.lua").read_bytes() for file in files)
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+_WINDOWS = _Script("fixed_window")
+_ALL = _Script("arithmetic", "sliding_window", "sliding_log", "token_bucket", "gcra", "decide")
 
 
 class RedisStore:
@@ -35,33 +48,22 @@ class RedisStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        client.add_prelude("SCRIPT", "LOAD", _SCRIPT)
+        for script in (_WINDOWS, _ALL):
+            client.add_prelude("SCRIPT", "LOAD", script.text)
 
     def apply(self, operations: Sequence[Operation], now: float) -> Awaitable[Sequence[Count]]:
-        """Apply one decision. Redis keeps the time of expiry, so `now` is not sent.
+        """Apply one decision at `now`; of fixed windows Redis itself keeps the time.
 
         Raises `StoreError`: at once when nothing was sent, else when awaited.
         """
-        del now
         if _in_one_slot(operations):
-            call = _Call(self._client, operations)
+            call = _Call(self._client, operations, now)
             self._client.send(call)
             return call
-        return self._across(_by_slot(dict(enumerate(operations))))
+        return decide(operations, now, _slot, lambda shares: self._run(shares, now))
 
-    async def _across(self, calls: Sequence[_Share]) -> Sequence[Count]:
-        """Apply a decision whose counters are in more slots than one."""
-        counts = await self._run(calls)
-        back = _to_give_back(calls, counts)
-        if back:
-            given = await self._run(_by_slot(back))
-            # A counter may have been reserved from more than once: what is left at the end is true of each.
-            values = {operation.key: given[index].value for index, operation in back.items()}
-            counts.update((index, Count(values[operation.key])) for index, operation in back.items())
-        return [counts[index] for index in range(len(counts))]
-
-    async def _run(self, shares: Sequence[_Share]) -> dict[int, Count]:
-        calls = [_Call(self._client, tuple(share.values())) for share in shares]
+    async def _run(self, shares: Sequence[Share], now: float) -> Mapping[int, Count]:
+        calls = [_Call(self._client, tuple(share.values()), now) for share in shares]
         for call in calls:
             try:
                 self._client.send(call)
@@ -77,6 +79,27 @@ class RedisStore:
         finally:
             for call in calls:
                 call.cancel()
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Delete counters, as if nothing had been counted. Raises `StoreError`; some may then be deleted.
+
+        Many go in one round trip. What is large is freed by Redis in the background.
+        """
+        for start in range(0, len(keys), _FORGET_AT_ONCE):
+            commands: list[Command] = []
+            try:
+                for key in keys[start : start + _FORGET_AT_ONCE]:
+                    command = Command("UNLINK", key)
+                    command.key = key
+                    self._client.send(command)
+                    commands.append(command)
+            finally:
+                outcomes = await asyncio.gather(*commands, return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, ReplyError):
+                    raise store_error(outcome)
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     async def ping(self) -> None:
         """Raise `StoreError` when Redis does not answer."""
@@ -95,29 +118,35 @@ class RedisStore:
 class _Call(asyncio.Future[Sequence[Count]]):
     """The operations of one slot: request and answer in one object, because there is one per decision."""
 
-    __slots__ = ("_client", "_operations", "_whole", "key", "packed", "redirected")
+    __slots__ = ("_client", "_now", "_operations", "_shaped", "_whole", "key", "packed", "redirected")
 
-    def __init__(self, client: Client, operations: Sequence[Operation]) -> None:
+    def __init__(self, client: Client, operations: Sequence[Operation], now: float) -> None:
         super().__init__(loop=asyncio.get_running_loop())
         self._client = client
         self._operations = operations
+        self._now = now
+        self._shaped = are_shaped(operations)
         self._whole = False  # the script itself was sent
         self.key = operations[0].key
-        self.packed = _packed("EVALSHA", _SHA, operations)
+        self.packed = self._pack()
         self.redirected = False
 
     def answer(self, reply: Any) -> None:
         """Counts, or an error. A script that Redis has lost is sent whole: this call has not run."""
         if self.done():
             return
-        if reply.__class__ is list and len(reply) == 2 * len(self._operations):
-            pairs = iter(reply)
-            self.set_result([Count(value, over == 1) for value, over in zip(pairs, pairs, strict=True)])
+        if reply.__class__ is list and len(reply) == (3 if self._shaped else 2) * len(self._operations):
+            words = iter(reply)
+            if self._shaped:
+                triples = zip(words, words, words, strict=True)
+                self.set_result([Count(value, over == 1, reset) for value, over, reset in triples])
+            else:
+                self.set_result([Count(value, over == 1) for value, over in zip(words, words, strict=True)])
         elif not isinstance(reply, ReplyError):
             self.fail(StoreError("Redis: the script's answer cannot be read", transient=False))
         elif code(reply) == "NOSCRIPT" and not self._whole:
             self._whole = True
-            self.packed = _packed("EVAL", _SCRIPT, self._operations)
+            self.packed = self._pack()
             try:
                 self._client.send(self)
             except StoreError as error:
@@ -130,35 +159,27 @@ class _Call(asyncio.Future[Sequence[Count]]):
         if not self.done():
             self.set_exception(again(error))
 
+    def _pack(self) -> bytes:
+        script, operations = _ALL if self._shaped else _WINDOWS, self._operations
+        parts: list[str | int | bytes] = ["EVAL", script.text] if self._whole else ["EVALSHA", script.sha]
+        parts.append(len(operations))
+        parts += [operation.key for operation in operations]
+        if not self._shaped:
+            for _, action, hits, limit, ttl, _, _, _ in operations:
+                parts += (action.value, hits, limit, ttl)
+            return pack(*parts)
+        parts.append(microseconds(self._now))
+        for _, action, hits, limit, ttl, shape, at, _ in operations:
+            if shape is None:
+                parts += ("fixed_window", action.value, hits, limit, ttl, 0, 0)
+            else:
+                parts += (shape.algorithm.value, action.value, hits, limit, shape.period, shape.burst, at)
+        return pack(*parts)
 
-def _packed(command: str, script: str | bytes, operations: Sequence[Operation]) -> bytes:
-    parts: list[str | int | bytes] = [command, script, len(operations)]
-    parts += [operation.key for operation in operations]
-    for _, action, hits, limit, ttl, *_ in operations:
-        parts += (action.value, hits, limit, ttl)
-    return pack(*parts)
+
+def _slot(operation: Operation) -> str:
+    return hash_tag(operation.key)
 
 
 def _in_one_slot(operations: Sequence[Operation]) -> bool:
-    return len({hash_tag(operation.key) for operation in operations}) == 1
-
-
-def _by_slot(operations: _Share) -> list[_Share]:
-    shares: dict[str, dict[int, Operation]] = {}
-    for index, operation in operations.items():
-        shares.setdefault(hash_tag(operation.key), {})[index] = operation
-    return list(shares.values())
-
-
-def _to_give_back(shares: Sequence[_Share], counts: Mapping[int, Count]) -> _Share:
-    """What undoes the reserves of the calls that denied nothing, when another call did."""
-    denied = [any(counts[index].over for index in share) for share in shares]
-    if len(shares) == 1 or not any(denied):
-        return {}
-    return {
-        index: operation._replace(action=Action.ADJUST, hits=-operation.hits)
-        for share, over in zip(shares, denied, strict=True)
-        if not over
-        for index, operation in share.items()
-        if operation.action is Action.RESERVE
-    }
+    return len(operations) == 1 or len({hash_tag(operation.key) for operation in operations}) == 1

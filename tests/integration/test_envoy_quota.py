@@ -84,7 +84,11 @@ def bootstrap(port: int, admin: int, socket: Path) -> dict[str, Any]:
         "stat_prefix": "in",
         "route_config": {
             "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]}
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}],
+                }
             ]
         },
         "http_filters": [
