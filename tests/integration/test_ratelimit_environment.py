@@ -101,7 +101,9 @@ def test_redis_comes_and_goes(tmp_path: Path, short_folder: Path) -> None:
         "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true",
     }
     with service(tmp_path, **variables) as one:
-        until(lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy")
+        until(
+            lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy"
+        )
         assert one.http("/healthcheck")[0] == 500
         assert '"store":false' in one.http("/readyz", "DEBUG_PORT")[1]
         with pytest.raises(grpc.RpcError):
@@ -153,7 +155,9 @@ def test_rules_that_are_bad_at_the_start(tmp_path: Path) -> None:
     variables = layout(tmp_path, "domain: mesh\nfoo: bar\n")
     file = tmp_path / "ratelimit" / "config" / "mesh.yaml"
     with service(tmp_path, **variables, BACKEND_TYPE="memory") as one:
-        until(lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy")
+        until(
+            lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy"
+        )
         with pytest.raises(grpc.RpcError) as raised:
             one.ask(USER)
         assert raised.value.details() == "no rate limit configuration loaded"
@@ -185,7 +189,10 @@ def test_stopping_lets_running_calls_end(tmp_path: Path, short_folder: Path) -> 
             assert one.ask(USER).overall_code == OK
             redis.pause()
             call = one.call(USER, timeout=30)
-            until(lambda: one.metrics()["ratelimit_service_total_requests", ("ShouldRateLimit",)] == 2, "the call is there")
+            until(
+                lambda: one.metrics()["ratelimit_service_total_requests", ("ShouldRateLimit",)] == 2,
+                "the call is there",
+            )
             one.tell(signal.SIGTERM)
             until(lambda: one.http("/healthcheck")[0] == 500, "not healthy any more")
             assert not call.done()

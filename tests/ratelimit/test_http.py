@@ -134,8 +134,16 @@ async def test_debug_paths() -> None:
     async with served() as one:
         status, index = await one.ask("/")
         assert status == 200
-        assert [line.partition(":")[0] for line in index.splitlines()] == ["/livez", "/metrics", "/readyz", "/rlconfig", "/stats"]
-        assert (await one.ask("/rlconfig"))[1] == "mesh.user: unit=MINUTE requests_per_unit=2, shadow_mode: false, quota_mode: false\n"
+        assert [line.partition(":")[0] for line in index.splitlines()] == [
+            "/livez",
+            "/metrics",
+            "/readyz",
+            "/rlconfig",
+            "/stats",
+        ]
+        assert (await one.ask("/rlconfig"))[
+            1
+        ] == "mesh.user: unit=MINUTE requests_per_unit=2, shadow_mode: false, quota_mode: false\n"
         await one.ask("/json", data=ASK)
         assert 'ratelimit_service_rate_limit_total_hits{domain="mesh",key1="user"}: 1\n' in (await one.ask("/stats"))[1]
         assert (await one.ask("/nope"))[0] == 404
