@@ -178,6 +178,8 @@ def _unix(path: str, secure: bool, login: tuple[str, str], parameters: dict[str,
 
 def _server(text: str) -> _Server:
     text = text.strip()
+    if not text:
+        raise _Wrong("a server has no name", "write host:port")
     if "://" not in text:
         if "@" in text or "/" in text:
             raise _Wrong("a server is not host:port", "write host:port, and who logs in into the AUTH variable")

@@ -142,7 +142,7 @@ class _Service:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._source.reload)
             if self._environment.rules_first:
                 await _first_of(self._first, stopping)
-                if isinstance(self._environment.rules, Path) and self._refused is not None:
+                if self._fatal and self._refused is not None:
                     raise self._refused
             if not stopping.is_set():
                 await self._serve(stopping)
@@ -156,6 +156,11 @@ class _Service:
         self._health.report(parts.RUNNING, well=False)
         await self._server.stop(self._grace)
         _log.info("stopped")
+
+    @property
+    def _fatal(self) -> bool:
+        """Whether rules that cannot be used end the program: those of the command line, as long as there are none."""
+        return isinstance(self._environment.rules, Path) and self._rules.get() is None
 
     # what comes
 
@@ -181,6 +186,8 @@ class _Service:
         self._stats.loaded(taken=False)
         self._refused = error
         self._first.set()
+        if self._fatal:
+            return  # said once, when the program ends
         for problem in error.problems:
             _log.error("config_rejected", place=problem.place, path=problem.path, reason=problem.message)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import ssl
 from collections.abc import Iterable
@@ -24,10 +23,18 @@ def fits(wanted: str, names: Iterable[str]) -> bool:
 def _fits(wanted: str, name: str) -> bool:
     if "://" in wanted or "://" in name:
         return wanted == name
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(wanted) == ipaddress.ip_address(name)
+    address = _address(wanted)
+    if address is not None:
+        return address == _address(name)
     wanted, name = wanted.lower().rstrip("."), name.lower().rstrip(".")
     if name.startswith("*."):
         label, dot, rest = wanted.partition(".")
         return bool(label and dot) and rest == name[2:]
     return wanted == name
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

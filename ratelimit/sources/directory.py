@@ -22,6 +22,7 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from ratelimit import settings
 from ratelimit.rules import RuleSet
 from ratelimit.settings import RuleFile
 from ratelimit.sources import Refuse, Take
+from ratelimit.sources.loading import loaded
 from sidecar.errors import ConfigError, Problem
 
 _log = structlog.get_logger("rules")
@@ -188,7 +190,7 @@ class DirectorySource:
         try:
             if isinstance(found, ConfigError):
                 raise found
-            rules = await asyncio.to_thread(_build, self._directory, found)
+            rules = await loaded(partial(_build, self._directory, found))
         except ConfigError as error:
             refuse(error)
         else:

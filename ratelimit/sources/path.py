@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from ratelimit import settings
 from ratelimit.sources import Refuse, Take
+from ratelimit.sources.loading import loaded
 from sidecar.errors import ConfigError
 
 
@@ -29,7 +31,7 @@ class PathSource:
             await self._asked.wait()
             self._asked.clear()
             try:
-                rules = await asyncio.to_thread(settings.load, self._path, merge=self._merge)
+                rules = await loaded(partial(settings.load, self._path, merge=self._merge))
             except ConfigError as error:
                 refuse(error)
             else:

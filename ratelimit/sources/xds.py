@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ratelimit import settings
 from ratelimit.rules import RuleSet
 from ratelimit.settings import RuleFile
 from ratelimit.sources import Refuse, Take
+from ratelimit.sources.loading import loaded
 from ratelimit.sources.rls_conf_pb2 import RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitUnit
 from sidecar.errors import ConfigError, Problem
 
@@ -160,29 +162,31 @@ class XdsSource:
                 request_serializer=discovery_pb2.DiscoveryRequest.SerializeToString,
                 response_deserializer=discovery_pb2.DiscoveryResponse.FromString,
             )(metadata=[(name.lower(), value) for name, value in self._server.headers.items()])
-            first = discovery_pb2.DiscoveryRequest(type_url=TYPE_URL, version_info=self._version)
-            first.node.id = self._server.node
-            first.node.metadata.update(dict(self._server.metadata))
-            await call.write(first)
+            await call.write(self._request())
             async for response in call:
                 await call.write(await self._answer(response, take, refuse))
                 yield
 
     async def _answer(self, response: Any, take: Take, refuse: Refuse) -> Any:
         """Take or refuse a response: the ACK or NACK."""
-        answer = discovery_pb2.DiscoveryRequest(type_url=TYPE_URL, response_nonce=response.nonce)
-        answer.node.id = self._server.node
+        answer = self._request(response.nonce)
         try:
-            rules = await asyncio.to_thread(self._build, response.resources)
+            rules = await loaded(partial(self._build, response.resources))
         except ConfigError as error:
             refuse(error)
-            answer.version_info = self._version
             answer.error_detail.code = _INVALID_ARGUMENT
             answer.error_detail.message = str(error)
         else:
             take(rules)
             answer.version_info = self._version = response.version_info
         return answer
+
+    def _request(self, nonce: str = "") -> Any:
+        """What asks for rules, and says which ones we have."""
+        request = discovery_pb2.DiscoveryRequest(type_url=TYPE_URL, version_info=self._version, response_nonce=nonce)
+        request.node.id = self._server.node
+        request.node.metadata.update(dict(self._server.metadata))
+        return request
 
     def _build(self, resources: Iterable[Any]) -> RuleSet:
         return settings.build(rule_files(resources), merge=self._server.merge)
