@@ -183,9 +183,7 @@ class XdsSource:
 
     def _request(self, nonce: str = "") -> Any:
         """What asks for rules, and says which ones we have."""
-        request = discovery_pb2.DiscoveryRequest(
-            type_url=TYPE_URL, version_info=self._version, response_nonce=nonce
-        )
+        request = discovery_pb2.DiscoveryRequest(type_url=TYPE_URL, version_info=self._version, response_nonce=nonce)
         request.node.id = self._server.node
         request.node.metadata.update(dict(self._server.metadata))
         return request

@@ -26,7 +26,9 @@ PATIENCE = 20.0
 
 
 def rules(amount: int, unit: str = "year", domain: str = "mesh", key: str = "user") -> str:
-    return f"domain: {domain}\ndescriptors: [{{key: {key}, rate_limit: {{unit: {unit}, requests_per_unit: {amount}}}}}]\n"
+    return (
+        f"domain: {domain}\ndescriptors: [{{key: {key}, rate_limit: {{unit: {unit}, requests_per_unit: {amount}}}}}]\n"
+    )
 
 
 def until(true: Callable[[], bool], what: str) -> None:
@@ -115,7 +117,10 @@ class Service:
         families = list(text_string_to_metric_families(self.http(path, port)[1]))
         # This parser ends every counter's name in `_total`, as Prometheus itself does not.
         return {
-            (one.name.removesuffix("_total") if family.type == "counter" else one.name, tuple(one.labels.values())): one.value
+            (
+                one.name.removesuffix("_total") if family.type == "counter" else one.name,
+                tuple(one.labels.values()),
+            ): one.value
             for family in families
             for one in family.samples
         }

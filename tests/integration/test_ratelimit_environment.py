@@ -93,6 +93,30 @@ def test_unix_sockets_everywhere(tmp_path: Path, short_folder: Path, redis_serve
     assert not (short_folder / "rl.sock").exists()
 
 
+def test_windows_of_a_second_in_a_redis_of_their_own(
+    tmp_path: Path, short_folder: Path, redis_server: RedisServer
+) -> None:
+    text = rules(1) + "  - {key: fast, rate_limit: {unit: second, requests_per_unit: 1000}}\n"
+    text = text.replace("descriptors: [", "descriptors:\n  - ").replace("}]\n", "}\n")
+    user, fast = {"user": f"split-{time.time_ns()}"}, {"fast": "x"}
+    with RedisServer(short_folder, "--requirepass", PASSWORD) as second:
+        variables = {
+            **layout(tmp_path, text),
+            "REDIS_URL": str(redis_server.socket), "REDIS_PERSECOND": "true", "REDIS_PERSECOND_SOCKET_TYPE": "unix",
+            "REDIS_PERSECOND_URL": str(second.socket), "REDIS_PERSECOND_AUTH": PASSWORD,
+        }  # fmt: skip
+        with service(tmp_path, **variables) as one:
+            one.ready()
+            assert one.ask(user, fast).overall_code == OK
+            assert one.ask(user, fast).overall_code == OVER
+            assert one.metrics()["ratelimit_redis_pool_cx_active", ()] == 2
+            with Redis(unix_socket_path=str(second.socket), password=PASSWORD) as client:
+                assert {key.partition(b"_x_")[0] for key in client.keys("*")} == {b"mesh_fast"}
+            with redis_server.client() as client:
+                assert client.keys(f"mesh_user_{user['user']}_*")
+                assert not client.keys("mesh_fast_*")
+
+
 def test_redis_comes_and_goes(tmp_path: Path, short_folder: Path) -> None:
     redis = RedisServer(short_folder)
     variables = {
@@ -101,7 +125,9 @@ def test_redis_comes_and_goes(tmp_path: Path, short_folder: Path) -> None:
         "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true",
     }
     with service(tmp_path, **variables) as one:
-        until(lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy")
+        until(
+            lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy"
+        )
         assert one.http("/healthcheck")[0] == 500
         assert '"store":false' in one.http("/readyz", "DEBUG_PORT")[1]
         with pytest.raises(grpc.RpcError):
@@ -153,7 +179,9 @@ def test_rules_that_are_bad_at_the_start(tmp_path: Path) -> None:
     variables = layout(tmp_path, "domain: mesh\nfoo: bar\n")
     file = tmp_path / "ratelimit" / "config" / "mesh.yaml"
     with service(tmp_path, **variables, BACKEND_TYPE="memory") as one:
-        until(lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy")
+        until(
+            lambda: one.running() and one.health() == health_pb2.HealthCheckResponse.NOT_SERVING, "serving, not healthy"
+        )
         with pytest.raises(grpc.RpcError) as raised:
             one.ask(USER)
         assert raised.value.details() == "no rate limit configuration loaded"
@@ -185,7 +213,10 @@ def test_stopping_lets_running_calls_end(tmp_path: Path, short_folder: Path) -> 
             assert one.ask(USER).overall_code == OK
             redis.pause()
             call = one.call(USER, timeout=30)
-            until(lambda: one.metrics()["ratelimit_service_total_requests", ("ShouldRateLimit",)] == 2, "the call is there")
+            until(
+                lambda: one.metrics()["ratelimit_service_total_requests", ("ShouldRateLimit",)] == 2,
+                "the call is there",
+            )
             one.tell(signal.SIGTERM)
             until(lambda: one.http("/healthcheck")[0] == 500, "not healthy any more")
             assert not call.done()

@@ -1,6 +1,6 @@
 """Our config_check beside envoyproxy/ratelimit's own binary, file by file. No test: run it by hand.
 
-    python -m tests.ratelimit.peer_config_check PATH_TO/config_check_cmd
+python -m tests.ratelimit.peer_config_check PATH_TO/config_check_cmd
 """
 
 from __future__ import annotations

@@ -54,7 +54,10 @@ def test_domains_that_stand_twice(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 def test_directories_that_cannot_be_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, lines = check(capsys, "-config_dir", str(tmp_path / "no"))
-    assert (status, lines[-1]) == (1, f"error opening directory {tmp_path}/no: open {tmp_path}/no: no such file or directory")
+    assert (status, lines[-1]) == (
+        1,
+        f"error opening directory {tmp_path}/no: open {tmp_path}/no: no such file or directory",
+    )
     assert check(capsys)[1][-1] == "error opening directory : open : no such file or directory"
     (tmp_path / "sub").mkdir()
     status, lines = check(capsys, "-config_dir", str(tmp_path))

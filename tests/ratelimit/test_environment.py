@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ratelimit import environment
-from ratelimit.environment import HttpAddresses, Stores
+from ratelimit.environment import HttpAddresses
 from ratelimit.sources.directory import Directory
 from ratelimit.sources.xds import ClientTls, ManagementServer
+from ratelimit.stores import Stores
 from sidecar.errors import ConfigError
 from sidecar.redis import parse
 
@@ -63,7 +64,12 @@ def test_every_variable_has_its_place() -> None:
     options = found.options
     assert options.headers == ("x-limit", "RateLimit-Remaining", "RateLimit-Reset")
     assert (options.shadow, options.quota, options.metadata, options.stop_when_over) == (True, True, True, True)
-    assert (options.near_ratio, options.key_prefix, options.jitter, options.local_cache_bytes) == (0.5, "p_", 0, 1_000_000)
+    assert (options.near_ratio, options.key_prefix, options.jitter, options.local_cache_bytes) == (
+        0.5,
+        "p_",
+        0,
+        1_000_000,
+    )
     assert found.stores == Stores("memory://")
     assert found.server.max_connection_age == 5400
     assert found.server.max_concurrent_streams == 7
@@ -148,7 +154,13 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_what_is_not_served_is_said() -> None:
-    given = {"USE_STATSD": "true", "TRACING_ENABLED": "1", "EXTRA_TAGS": "a:b", "PROMETHEUS_MAPPER_YAML": "/x", "REDIS_POOL_SIZE": "5"}
+    given = {
+        "USE_STATSD": "true",
+        "TRACING_ENABLED": "1",
+        "EXTRA_TAGS": "a:b",
+        "PROMETHEUS_MAPPER_YAML": "/x",
+        "REDIS_POOL_SIZE": "5",
+    }
     assert [one.partition(":")[0] for one in environment.read(given).warnings] == [
         "USE_STATSD",
         "PROMETHEUS_MAPPER_YAML",

@@ -25,7 +25,17 @@ def test_neither(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0", 0), ("8080", 8080), ("-3", -3), ("+3", 3), ("0x1F", 31), ("010", 8), ("0o17", 15), ("0b11", 3), ("1_000", 1000)],
+    [
+        ("0", 0),
+        ("8080", 8080),
+        ("-3", -3),
+        ("+3", 3),
+        ("0x1F", 31),
+        ("010", 8),
+        ("0o17", 15),
+        ("0b11", 3),
+        ("1_000", 1000),
+    ],
 )
 def test_integers(text: str, value: int) -> None:
     assert govalues.integer(text) == value

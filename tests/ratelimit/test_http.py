@@ -41,6 +41,9 @@ class BrokenStore:
     async def ping(self) -> None:
         raise StoreError("Redis: away", transient=True)
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        raise StoreError("Redis: away", transient=True)
+
     async def close(self) -> None:
         return
 
@@ -58,9 +61,9 @@ class Served:
     async def ask(self, path: str, **given: Any) -> tuple[int, str]:
         server = self.api if path in ("/json", "/healthcheck", "/nope") else self.debug
         method = given.pop("method", "POST" if path == "/json" else "GET")
-        async with ClientSession() as session:
-            async with session.request(method, f"http://{server.address}{path}", **given) as response:
-                return response.status, await response.text()
+        url = f"http://{server.address}{path}"
+        async with ClientSession() as session, session.request(method, url, **given) as response:
+            return response.status, await response.text()
 
 
 @asynccontextmanager
@@ -134,8 +137,16 @@ async def test_debug_paths() -> None:
     async with served() as one:
         status, index = await one.ask("/")
         assert status == 200
-        assert [line.partition(":")[0] for line in index.splitlines()] == ["/livez", "/metrics", "/readyz", "/rlconfig", "/stats"]
-        assert (await one.ask("/rlconfig"))[1] == "mesh.user: unit=MINUTE requests_per_unit=2, shadow_mode: false, quota_mode: false\n"
+        assert [line.partition(":")[0] for line in index.splitlines()] == [
+            "/livez",
+            "/metrics",
+            "/readyz",
+            "/rlconfig",
+            "/stats",
+        ]
+        assert (await one.ask("/rlconfig"))[
+            1
+        ] == "mesh.user: unit=MINUTE requests_per_unit=2, shadow_mode: false, quota_mode: false\n"
         await one.ask("/json", data=ASK)
         assert 'ratelimit_service_rate_limit_total_hits{domain="mesh",key1="user"}: 1\n' in (await one.ask("/stats"))[1]
         assert (await one.ask("/nope"))[0] == 404
