@@ -129,11 +129,11 @@ class _Service:
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything, from the start to the end."""
         async with contextlib.AsyncExitStack() as stack:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._source.reload)
             for server in self._http:
                 await server.start()
                 stack.push_async_callback(server.stop)
             await stack.enter_async_context(_running(self._follow(), self._probe()))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._source.reload)
             if self._environment.rules_first:
                 await _first_of(self._first, stopping)
                 if self._fatal and self._refused is not None:
