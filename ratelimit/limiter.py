@@ -124,15 +124,15 @@ class Limiter:
         started = self._timer()
         try:
             counts = self._store.apply(plan.operations, now)
-            if isinstance(counts, (list, tuple)) and plan.leased:
+            if isinstance(counts, list) and plan.leased:
                 again = self._planner.without_leases(plan, counts)
                 if again is not None:
                     second = self._store.apply(again.operations, now)
-                    assert isinstance(second, (list, tuple))
+                    assert isinstance(second, list)
                     counts = again.merged(counts, second)
         except StoreError as error:
             return self._without_store(plan, now, error)
-        if isinstance(counts, (list, tuple)):
+        if isinstance(counts, list):
             self._observer.store_seconds(self._timer() - started)
             return self._decision(plan, counts, int(now))
         return self._later(plan, counts, now, started)
@@ -144,7 +144,7 @@ class Limiter:
                 again = self._planner.without_leases(plan, counts)
                 if again is not None:
                     second = self._store.apply(again.operations, now)
-                    counts = again.merged(counts, second if isinstance(second, (list, tuple)) else await second)
+                    counts = again.merged(counts, second if isinstance(second, list) else await second)
         except StoreError as error:
             return self._without_store(plan, now, error)
         self._observer.store_seconds(self._timer() - started)
@@ -191,7 +191,7 @@ class Limiter:
         except StoreError as error:
             self._observer.store_failed(error.transient)
             raise
-        return None if isinstance(counts, (list, tuple)) else self._settled(counts)
+        return None if isinstance(counts, list) else self._settled(counts)
 
     async def _settled(self, waiting: Awaitable[Sequence[Count]]) -> None:
         try:

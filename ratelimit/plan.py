@@ -17,6 +17,9 @@ from ratelimit.rules import MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Set
 from ratelimit.storage.base import Action, Count, Operation, Shape
 
 
+_tuple = tuple.__new__  # a named tuple by its short way
+
+
 class Planned(NamedTuple):
     """One limit of one descriptor. `operation` is its place among the plan's; None: the store is not asked.
 
@@ -60,7 +63,7 @@ class Planner:
         self._dice = dice
         self._prefix = options.key_prefix
         self._watch_all = options.quota or options.shadow
-        self._ordinary = not (options.key_prefix or options.jitter or options.local_cache_bytes)
+        self._jitter = options.jitter
         self._consume = Action.STOP if options.stop_when_over else Action.ADD
         self.local = LocalCache(options.local_cache_bytes) if options.local_cache_bytes else None
         self.leases = Leases()
@@ -89,7 +92,7 @@ class Planner:
             if len(limits) != 1:
                 plan.single = False
             for limit in limits:
-                if limit.plain and match.settlement is None and hits >= 0 and self._ordinary:
+                if limit.plain and match.settlement is None and hits >= 0 and self.local is None:
                     self._plain(plan, limit, hits, now)
                 elif limit.rule.unlimited:
                     plan.limits.append(Planned(limit, hits, None))
@@ -109,10 +112,15 @@ class Planner:
         rule = limit.rule
         key, end = limit.window(now)
         rate = rule.rate
+        ttl = end - now + TTL_SLACK
+        if self._prefix:
+            key = self._prefix + key
+        if self._jitter:
+            ttl += int(self._dice() * self._jitter)
         # By position, without the names: this is done for every descriptor of every request.
-        plan.limits.append(Planned(limit, hits, len(plan.operations)))
+        plan.limits.append(_tuple(Planned, (limit, hits, len(plan.operations), None, False, False, False)))
         plan.operations.append(
-            Operation(key, self._action(rule), hits, rate.amount, end - now + TTL_SLACK, None, now, rate.seconds == 1)
+            _tuple(Operation, (key, self._action(rule), hits, rate.amount, ttl, None, now, rate.seconds == 1))
         )
         if rule.quota:
             plan.quota = True
@@ -152,8 +160,8 @@ class Planner:
             if asked > hits:
                 action = Action.RESERVE
         ttl = end - now + TTL_SLACK
-        if self._options.jitter:
-            ttl += int(self._dice() * self._options.jitter)
+        if self._jitter:
+            ttl += int(self._dice() * self._jitter)
         plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, rule.lease > 0))
         plan.operations.append(Operation(key, action, asked, bound, ttl, None, now, rate.seconds == 1))
 

@@ -10,6 +10,7 @@ from ratelimit.rules import Algorithm, Limit, Rule
 from ratelimit.storage.base import Count
 
 UNLIMITED_REMAINING = 0xFFFFFFFF
+_tuple = tuple.__new__  # a named tuple by its short way
 _BUCKETS = (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)
 
 
@@ -29,8 +30,7 @@ def status(limit: Limit, count: Count | None, hits: int, now: int) -> Status:
         remaining = 0
     if rule.algorithm is Algorithm.FIXED_WINDOW:
         reset = limit.window(now)[1] - now
-    # By position: a decision makes several, and naming the fields doubles what one costs.
-    return Status(rule, over and not rule.shadow, remaining, reset, hits)
+    return _tuple(Status, (rule, over and not rule.shadow, remaining, reset, hits))
 
 
 def by_descriptor(plan: Plan, several: Sequence[Status]) -> tuple[Status, ...]:

@@ -87,7 +87,7 @@ class Watched:
         self.asked = 0
         self.down = False
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count] | Awaitable[Sequence[Count]]:
         self.asked += 1
         if not self.down:
             return self.inner.apply(operations, now)

@@ -45,7 +45,7 @@ class Fragile(MemoryStore):
     broken = False
     failed: asyncio.Event
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count]:
         if self.broken:
             self.failed.set()
             raise StoreError("gone", transient=True)
