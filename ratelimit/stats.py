@@ -17,7 +17,7 @@ from typing import Any
 
 from ratelimit.exposition import family
 from ratelimit.rules import Limit
-from sidecar.series import Counter, Family, Gauge, Histogram, Labels
+from sidecar.series import Counter, Family, Gauge, Histogram, Labels, SeriesT
 
 MOST_KEYS = 10_000
 MOST_DOMAINS = 1_000
@@ -119,8 +119,9 @@ class Stats:
         )
         self._store_time = self._store_seconds.labels()
         self._store_errors = self._counter("store_error", "Decisions that the store did not make.", "transient")
-        self._connections: Family[Gauge] = self._added(
-            Family("gauge", "ratelimit_redis_pool_cx_active", "Connections to Redis.", (), Gauge)
+        self._connections = self._gauge("ratelimit_redis_pool_cx_active", "Connections to Redis.")
+        self._left_alone = self._gauge(
+            f"{_PREFIX}_store_left_alone", "Stores that are not asked for the moment: they failed again and again."
         )
         self._overflowed = self._counter("metric_keys_overflow", "Hits counted under `other`: too many keys.").labels()
         self._by_stat: dict[str, _Hits] = {}
@@ -131,7 +132,10 @@ class Stats:
     def _counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
         return self._added(Family("counter", f"{_PREFIX}_{name}", text, labels, Counter))
 
-    def _added(self, made: Family[Any]) -> Family[Any]:
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return self._added(Family("gauge", name, text, (), Gauge)).labels()
+
+    def _added(self, made: Family[SeriesT]) -> Family[SeriesT]:
         self._families.append(made)
         return made
 
@@ -201,9 +205,10 @@ class Stats:
         """Rules have come."""
         self._loads[taken].inc()
 
-    def connected(self, connections: int) -> None:
-        """So many connections to Redis are open."""
-        self._connections.labels().set(connections)
+    def stores(self, *, connections: int, left_alone: int) -> None:
+        """So many Redis servers are connected, and so many stores are not asked for the moment."""
+        self._connections.set(connections)
+        self._left_alone.set(left_alone)
 
     def lines(self) -> Iterator[str]:
         """Every metric in Prometheus' text format, a line or a few at a time."""

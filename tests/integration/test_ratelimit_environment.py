@@ -93,6 +93,30 @@ def test_unix_sockets_everywhere(tmp_path: Path, short_folder: Path, redis_serve
     assert not (short_folder / "rl.sock").exists()
 
 
+def test_windows_of_a_second_in_a_redis_of_their_own(
+    tmp_path: Path, short_folder: Path, redis_server: RedisServer
+) -> None:
+    text = rules(1) + "  - {key: fast, rate_limit: {unit: second, requests_per_unit: 1000}}\n"
+    text = text.replace("descriptors: [", "descriptors:\n  - ").replace("}]\n", "}\n")
+    user, fast = {"user": f"split-{time.time_ns()}"}, {"fast": "x"}
+    with RedisServer(short_folder, "--requirepass", PASSWORD) as second:
+        variables = {
+            **layout(tmp_path, text),
+            "REDIS_URL": str(redis_server.socket), "REDIS_PERSECOND": "true", "REDIS_PERSECOND_SOCKET_TYPE": "unix",
+            "REDIS_PERSECOND_URL": str(second.socket), "REDIS_PERSECOND_AUTH": PASSWORD,
+        }  # fmt: skip
+        with service(tmp_path, **variables) as one:
+            one.ready()
+            assert one.ask(user, fast).overall_code == OK
+            assert one.ask(user, fast).overall_code == OVER
+            assert one.metrics()["ratelimit_redis_pool_cx_active", ()] == 2
+            with Redis(unix_socket_path=str(second.socket), password=PASSWORD) as client:
+                assert {key.partition(b"_x_")[0] for key in client.keys("*")} == {b"mesh_fast"}
+            with redis_server.client() as client:
+                assert client.keys(f"mesh_user_{user['user']}_*")
+                assert not client.keys("mesh_fast_*")
+
+
 def test_redis_comes_and_goes(tmp_path: Path, short_folder: Path) -> None:
     redis = RedisServer(short_folder)
     variables = {
