@@ -238,7 +238,8 @@ def settling(limit: Limit, settlement: Settlement, used: int, now: int, prefix: 
     if rule.algorithm is not Algorithm.FIXED_WINDOW:
         shape, ttl = _shape(rule)
         key = prefix + limit.counter
-        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at)
+        per_second = rule.rate.seconds == 1
+        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at, per_second)
     start = rule.rate.start(now)
     if rule.rate.start(settlement.at) != start:
         # The window that was charged is not this one: only what was used beyond it is still owed here.

@@ -19,6 +19,7 @@ from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitReque
 from ratelimit.rules import Algorithm, Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
 from ratelimit.storage import MemoryStore, RedisStore, Store, open_store
 from ratelimit.storage.base import Action, Count, Operation
+from ratelimit.storage.split import SplitStore
 from sidecar.errors import ConfigError, StoreError
 from sidecar.redis import connect
 from tests.redis_server import RedisServer
@@ -136,6 +137,20 @@ async def test_a_strict_check_passes_while_one_is_left(world: World, algorithm: 
     assert (await world.take(0, strict)).over
     world.now += 120
     assert not (await world.take(2, strict)).over
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+async def test_what_is_given_back_is_where_it_was_counted(algorithm: Algorithm) -> None:
+    """A limit per second has a store of its own."""
+    rule = Rule(Rate(5, Unit.SECOND), algorithm=algorithm)
+    rule_set = RuleSet({"d": (Node("k", None, rule),)})
+    limiter = Limiter(SplitStore(MemoryStore(), MemoryStore()), lambda: NOW)
+    remaining = []
+    for hits in (4, -3, 0):
+        decision = limiter.decide(rule_set, LimitRequest("d", (Descriptor((("k", "x"),), hits),)))
+        decided = await decision if inspect.isawaitable(decision) else decision
+        remaining.append(decided.statuses[0].remaining)
+    assert remaining == [1, 4, 4]
 
 
 async def test_a_window_ends(world: World) -> None:
