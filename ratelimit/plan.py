@@ -50,7 +50,7 @@ class Plan:
         self.hits: list[int] = []
         self.single = True
         self.quota = False  # some limit is a quota
-        self.cached = False  # the local cache knew of a limit that is over
+        self.cached = False  # the local cache knew of a limit that is over, and that denies
         self.leased = False  # some limit has leases
 
 
@@ -148,7 +148,7 @@ class Planner:
         key, end = limit.window(now)
         key = self._prefix + key
         if self.local is not None and self.local.over(key, now):
-            plan.cached = True
+            plan.cached = plan.cached or action is not Action.WATCH
             plan.limits.append(Planned(limit, hits, None, Count(rate.amount + 1, over=True), local=True))
             return
         asked = hits
