@@ -353,7 +353,8 @@ class RuleSet:
         level = self._levels.get(domain)
         branch: _Branch | None = None
         counted: list[tuple[str, str]] = []  # the entries as the counter sees them
-        shown, detailed = [domain], [domain]
+        shown = [domain]
+        sharing = False
         for key, value in entries:
             found = None if level is None else level.find(key, value)
             if found is None:
@@ -361,15 +362,16 @@ class RuleSet:
             branch, wildcard = found
             node, level = branch.node, branch.below
             shared = wildcard and node.shared
+            sharing = sharing or shared
             counted.append((key, node.value or "") if shared else (key, value))
             seen = _seen_value(node, value, wildcard=wildcard)
             shown.append(f"{key}_{seen}" if seen else key)
-            full = node.value if shared else value
-            detailed.append(f"{key}_{full}" if full else key)
         if branch is None or not branch.rules:
             return None
         named = tuple(counted)
-        stat, detail = ".".join(shown), ".".join(detailed)
+        stat = ".".join(shown)
+        # envoyproxy/ratelimit's key to the byte: an empty value leaves its underscore, unless a pattern is shared.
+        detail = ".".join((domain, *(f"{key}_{value}" if value or not sharing else key for key, value in counted)))
         limits = [
             Limit(rule, counter_name(domain, named, rule), detail if rule.detailed else stat) for rule in branch.rules
         ]
