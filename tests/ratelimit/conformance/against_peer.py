@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from ratelimit.settings import _OURS, build
 from sidecar.errors import ConfigError
 from tests.ratelimit.conformance.stage import Performance, Seat, Shelf, Stage, counters
 from tests.ratelimit.conformance.suite import Answer, Case, Client, load, request
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, free_port, until
 
 _OURS_ALONE = re.compile(rf"\b({'|'.join(_OURS.split())}):|\bunit: *[0-9]|[0-9]_[0-9]|900719925474099")
 _RESET = re.compile(r", ([0-9]+)s$")
@@ -123,19 +124,24 @@ class Peer:
             "REDIS_SOCKET_TYPE": "unix",
             "REDIS_URL": str(self._redis.socket),
             "LOG_LEVEL": "FATAL",
-            **{name: "127.0.0.1" for name in ("HOST", "GRPC_HOST", "DEBUG_HOST")},
+            **dict.fromkeys(("HOST", "GRPC_HOST", "DEBUG_HOST"), "127.0.0.1"),
             **{name: str(port) for name, port in self._ports.items()},
         }
         process = subprocess.Popen(
             [self._binary], env=os.environ | told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        client = Client(f"127.0.0.1:{self._ports['GRPC_PORT']}")
         try:
+            until(lambda: self._listens("GRPC_PORT") and self._listens("METRICS"), "envoyproxy/ratelimit serves")
+            client = Client(f"127.0.0.1:{self._ports['GRPC_PORT']}")
             yield client
-        finally:
             client.close()
+        finally:
             process.kill()
             process.wait()
+
+    def _listens(self, name: str) -> bool:
+        with socket.create_connection(("127.0.0.1", self._ports[name]), timeout=1):
+            return True
 
     def metrics(self) -> str:
         """What it exposes, after it has been flushed."""
@@ -217,7 +223,6 @@ class Comparison:
         performance = Performance(case, self._seat, clock=time.time, prefix="")
         found: list[tuple[str, str, str]] = []
         with self._peer.serving(case) as client:
-            client.ask(request(case, replace(case.steps[0], ask=[])), wait=True)
             _wait_for_a_good_time(case)
             for number, step in enumerate(case.steps, 1):
                 if step.ask is None:

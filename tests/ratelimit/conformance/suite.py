@@ -218,10 +218,10 @@ class Client:
             RateLimitResponse.FromString,
         )
 
-    def ask(self, message: Any, *, wait: bool = False) -> Answer:
-        """One call. `wait` until there is a server."""
+    def ask(self, message: Any) -> Answer:
+        """One call."""
         try:
-            return answer(self._call(message, timeout=10, wait_for_ready=wait))
+            return answer(self._call(message, timeout=10))
         except grpc.RpcError as error:
             return Answer(fails=f"{error.code().name}: {error.details()}")
 
