@@ -16,7 +16,6 @@ from ratelimit.options import Options
 from ratelimit.rules import MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Settlement
 from ratelimit.storage.base import Action, Count, Operation, Shape
 
-
 _tuple = tuple.__new__  # a named tuple by its short way
 
 
@@ -195,6 +194,16 @@ class Planner:
             if place in oversized or one.action in (Action.RESERVE, Action.STOP)
         ]
         return Again([plan.operations[place] for place in places], places)
+
+    def used(self, plan: Plan, counts: Sequence[Count]) -> Sequence[Count]:
+        """The counters less what was counted for a lease beyond the call's need: nobody has used that yet."""
+        shown = list(counts)
+        for one in plan.limits:
+            if one.leased and one.operation is not None and not counts[one.operation].over:
+                count = counts[one.operation]
+                surplus = plan.operations[one.operation].hits - one.hits
+                shown[one.operation] = count._replace(value=count.value - surplus)
+        return shown
 
     def end_leases(self, plan: Plan, counts: Sequence[Count] | None, now: int, *, over: bool) -> None:
         """The decision is made: what the store counted beyond the call's need is kept for the next ones.
