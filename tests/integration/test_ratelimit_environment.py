@@ -20,7 +20,7 @@ from redis import Redis
 
 from tests.integration.ratelimit_process import OK, OVER, Service, layout, rules, service, until
 from tests.ratelimit.sources.test_xds import Control, config, control, response
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisCluster, RedisServer, Sentinels, free_port
 from tests.sidecar.certificates import Authority
 
 PASSWORD = "p@s/s#w%d?"
@@ -115,6 +115,19 @@ def test_windows_of_a_second_in_a_redis_of_their_own(
             with redis_server.client() as client:
                 assert client.keys(f"mesh_user_{user['user']}_*")
                 assert not client.keys("mesh_fast_*")
+
+
+@pytest.mark.parametrize("kind", ["SENTINEL", "CLUSTER"])
+def test_many_redises(tmp_path: Path, short_folder: Path, kind: str) -> None:
+    made = Sentinels(short_folder, 2) if kind == "SENTINEL" else RedisCluster(short_folder)
+    with made:
+        ports = made.ports if isinstance(made, Sentinels) else [node.port for node in made.nodes]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        url = f"{made.service},{hosts}" if isinstance(made, Sentinels) else hosts
+        with service(tmp_path, **layout(tmp_path), REDIS_TYPE=kind, REDIS_URL=url) as one:
+            one.ready()
+            for user in ("a", "b", "c"):
+                assert [one.ask({"user": user}).overall_code for _ in range(3)] == [OK, OK, OVER]
 
 
 def test_redis_comes_and_goes(tmp_path: Path, short_folder: Path) -> None:
