@@ -321,3 +321,22 @@ def test_arguments_win(tmp_path: Path) -> None:
         one.channel = grpc.insecure_channel(address)
         one.ready()
         assert [one.ask(USER).overall_code for _ in range(2)] == [OK, OVER]
+
+
+def test_before_there_are_rules(tmp_path: Path) -> None:
+    """A management server that is away: it waits, and may be stopped; or it serves without, when told to."""
+    variables = {
+        "CONFIG_TYPE": "GRPC_XDS_SOTW",
+        "CONFIG_GRPC_XDS_SERVER_URL": f"127.0.0.1:{free_port()}",
+        "BACKEND_TYPE": "memory",
+    }
+    with service(tmp_path, **variables) as one:
+        until(lambda: one.running() and one.http("/healthcheck")[0] == 500, "waits for rules")
+        assert one.health() == -1
+    with service(tmp_path, **variables, FORCE_START_WITHOUT_INITIAL_CONFIG="true") as one:
+        one.ready()
+        with pytest.raises(grpc.RpcError) as raised:
+            one.ask(USER)
+        assert raised.value.details() == "no rate limit configuration loaded"
+        one.tell(signal.SIGHUP)
+        assert one.http("/rlconfig", "DEBUG_PORT") == (200, "")
