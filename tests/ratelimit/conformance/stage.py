@@ -210,9 +210,7 @@ class Performance:
         self._now = case.at
         self._clock = clock or (lambda: self._now)
         self._options = replace(case.options, key_prefix=self._prefix + case.options.key_prefix)
-        self._rules: Current[RuleSet | None] = Current(
-            build(case.config, merge=case.merge) if case.config else None
-        )
+        self._rules: Current[RuleSet | None] = Current(build(case.config, merge=case.merge) if case.config else None)
         self._seen = Seen(case.options.near_ratio)
         self._main = seat.shelf.store or MemoryStore()
         self._per_second = (seat.shelf.per_second or MemoryStore()) if case.split else None
@@ -229,9 +227,7 @@ class Performance:
     def _service(self, process: str) -> Service:
         """That of one process: a limiter of its own over the same store."""
         if process not in self._services:
-            limiter = Limiter(
-                self._store, self._clock, self._seen, options=self._options, dice=lambda: self._case.dice
-            )
+            limiter = Limiter(self._store, self._clock, self._seen, options=self._options, dice=lambda: self._case.dice)
             self._services[process] = rate_limit_service(
                 limiter,
                 self._rules.get,
@@ -296,7 +292,9 @@ class Performance:
     def _give(self, given: Mapping[str, int]) -> None:
         nodes = self._seat.shelf.nodes
         if nodes is None:
-            self._main.apply([Operation(self._prefix + key, Action.ADD, n, 0, 3_600) for key, n in given.items()], self._now)
+            self._main.apply(
+                [Operation(self._prefix + key, Action.ADD, n, 0, 3_600) for key, n in given.items()], self._now
+            )
             return
         for key, value in given.items():
             for node in nodes():

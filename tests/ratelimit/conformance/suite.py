@@ -245,7 +245,9 @@ def _code(code: int) -> str:
 
 def _status(status: Any) -> str:
     code, left = _code(status.code), status.limit_remaining
-    reset = f", {json_format.MessageToDict(status.duration_until_reset)}" if status.HasField("duration_until_reset") else ""
+    reset = (
+        f", {json_format.MessageToDict(status.duration_until_reset)}" if status.HasField("duration_until_reset") else ""
+    )
     if not status.HasField("current_limit"):
         return code + {0: "", _UNLIMITED: " unlimited"}.get(left, f" {left}") + reset
     limit = status.current_limit
