@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratelimit import environment
-from ratelimit.environment import MEMORY, Environment, HttpAddresses, Stores
+from ratelimit.environment import MEMORY, Environment, HttpAddresses
 from ratelimit.service import serve
+from ratelimit.stores import Stores
 from sidecar.errors import ConfigError
 from sidecar.lifecycle import run
 from sidecar.server import Engine

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ratelimit import environment
-from ratelimit.environment import HttpAddresses, Stores
+from ratelimit.environment import HttpAddresses
 from ratelimit.sources.directory import Directory
 from ratelimit.sources.xds import ClientTls, ManagementServer
+from ratelimit.stores import Stores
 from sidecar.errors import ConfigError
 from sidecar.redis import parse
 

@@ -41,6 +41,9 @@ class BrokenStore:
     async def ping(self) -> None:
         raise StoreError("Redis: away", transient=True)
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        raise StoreError("Redis: away", transient=True)
+
     async def close(self) -> None:
         return
 
@@ -58,9 +61,9 @@ class Served:
     async def ask(self, path: str, **given: Any) -> tuple[int, str]:
         server = self.api if path in ("/json", "/healthcheck", "/nope") else self.debug
         method = given.pop("method", "POST" if path == "/json" else "GET")
-        async with ClientSession() as session:
-            async with session.request(method, f"http://{server.address}{path}", **given) as response:
-                return response.status, await response.text()
+        url = f"http://{server.address}{path}"
+        async with ClientSession() as session, session.request(method, url, **given) as response:
+            return response.status, await response.text()
 
 
 @asynccontextmanager
