@@ -18,9 +18,12 @@ DEV := $(VENV)/.dev-installed
 # h2spec 2.6.0 has no version that Go knows: this is its commit.
 H2SPEC_MODULE := github.com/summerwind/h2spec/cmd/h2spec@v0.0.0-20200804131034-70ac22940108
 H2SPEC := $(VENV)/tools/h2spec
+# The newest that writes code for protobuf 6, which protobuf 7 reads, too. It wants protobuf 6 itself: it lives apart.
+GRPC_TOOLS := grpcio-tools==1.80.*
+PROTOC := $(VENV)/protoc
 ARGS ?=
 
-.PHONY: help up test check format fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
+.PHONY: help up test check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -41,6 +44,10 @@ check: $(DEV) ## formatting, lint, types, floors
 format: $(DEV) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+protos: $(VENV)/bin/python ## write our generated messages again, after a change of protos/*.proto
+	@test -x $(PROTOC)/bin/python || { $(BIN)/python -m venv $(PROTOC) && $(PROTOC)/bin/pip install --quiet "$(GRPC_TOOLS)"; }
+	$(PROTOC)/bin/python -m grpc_tools.protoc -I protos --python_out=ratelimit/sources --pyi_out=ratelimit/sources protos/rls_conf.proto
 
 fuzz: $(DEV) ## the native engine: 5,000 orders of lawful events, ten million random frames (ARGS=N for N)
 	$(BIN)/python -m tests.sidecar.native.machine 5000

@@ -22,6 +22,7 @@ from headgate import __version__
 from headgate.app import Only, Sidecar
 from headgate.app import serve as serve_sidecar
 from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
+from headgate.ratelimit_cli import ratelimit_app
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
 from headgate.render.secrets import REDACTED, check_files, credentials, has_key
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=True)
 app.add_typer(render_app, name="render")
+app.add_typer(ratelimit_app, name="ratelimit")
 
 _out = Console()
 _err = Console(stderr=True)

@@ -19,7 +19,7 @@ from ratelimit.options import Options
 from ratelimit.plan import Plan, Planner, settling
 from ratelimit.rules import MAX_HITS, Algorithm, Descriptor, Limit, Mode, RuleSet, Settlement
 from ratelimit.storage.base import Count, Operation, Store
-from ratelimit.verdict import UNLIMITED_REMAINING, counted, statuses
+from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
 from sidecar.errors import StoreError
 
 __all__ = ["UNLIMITED_REMAINING", "Decision", "Ended", "LimitRequest", "Limiter", "Observer", "Status", "Unobserved"]
@@ -38,7 +38,7 @@ class Observer(Protocol):
         """The store did not answer, and the rule's failure policy decided."""
 
     def domain_not_found(self, domain: str) -> None:
-        """A request's domain has no rules."""
+        """A descriptor's domain has no rules: told once for each descriptor of a request."""
 
     def overruled(self) -> None:
         """A call was over, and passed because all limits are in the shadow (`Options.shadow`)."""
@@ -115,7 +115,8 @@ class Limiter:
         if rules is None:
             raise RequestError("no rate limit configuration loaded")
         if request.domain not in rules.domains:
-            self._observer.domain_not_found(request.domain)
+            for _ in request.descriptors:
+                self._observer.domain_not_found(request.domain)
         now = self._clock()
         plan = self._planner.plan(rules, request, int(now))
         if not plan.operations:
@@ -123,15 +124,15 @@ class Limiter:
         started = self._timer()
         try:
             counts = self._store.apply(plan.operations, now)
-            if isinstance(counts, Sequence) and plan.leased:
+            if isinstance(counts, list) and plan.leased:
                 again = self._planner.without_leases(plan, counts)
                 if again is not None:
                     second = self._store.apply(again.operations, now)
-                    assert isinstance(second, Sequence)
+                    assert isinstance(second, list)
                     counts = again.merged(counts, second)
         except StoreError as error:
             return self._without_store(plan, now, error)
-        if isinstance(counts, Sequence):
+        if isinstance(counts, list):
             self._observer.store_seconds(self._timer() - started)
             return self._decision(plan, counts, int(now))
         return self._later(plan, counts, now, started)
@@ -143,7 +144,7 @@ class Limiter:
                 again = self._planner.without_leases(plan, counts)
                 if again is not None:
                     second = self._store.apply(again.operations, now)
-                    counts = again.merged(counts, second if isinstance(second, Sequence) else await second)
+                    counts = again.merged(counts, second if isinstance(second, list) else await second)
         except StoreError as error:
             return self._without_store(plan, now, error)
         self._observer.store_seconds(self._timer() - started)
@@ -190,7 +191,7 @@ class Limiter:
         except StoreError as error:
             self._observer.store_failed(error.transient)
             raise
-        return None if isinstance(counts, Sequence) else self._settled(counts)
+        return None if isinstance(counts, list) else self._settled(counts)
 
     async def _settled(self, waiting: Awaitable[Sequence[Count]]) -> None:
         try:
@@ -200,41 +201,46 @@ class Limiter:
             raise
 
     def _decision(self, plan: Plan, counts: Sequence[Count], now: int, *, stored: bool = True) -> Decision:
-        found = counted(plan, counts)
-        answers = statuses(plan, found, now)
-        over = self._over(answers)
+        answers: list[Status] = []
         reservations: list[tuple[str, Settlement]] = []
+        over = False
         decided = self._observer.decided
-        for one, count in zip(plan.limits, found, strict=True):
-            if count is None or one.settles:
+        for limit, hits, place, known, local, _, settles in plan.limits:
+            count = known if place is None else counts[place]
+            answer = status(limit, count, hits, now)
+            answers.append(answer)
+            if answer.over:
+                over = True
+            if count is None or settles:
                 continue
-            rule = one.limit.rule
-            decided(one.limit, one.hits, count.value, count.over, one.local)
-            if rule.mode is Mode.RESERVE:
-                reservations.append((rule.label, Settlement(one.hits, now)))
-            elif count.over and stored and self._local is not None and not one.local:
-                self._remember(one.limit, now)
+            decided(limit, hits, count.value, count.over, local)
+            if limit.rule.mode is Mode.RESERVE:
+                reservations.append((limit.rule.label, Settlement(hits, now)))
+            elif count.over and stored and not local and self._local is not None:
+                self._remember(limit, now)
+        shown = tuple(answers) if plan.single else by_descriptor(plan, answers)
+        if over and (plan.quota or self._options.quota):
+            over = self._over(shown)
         if plan.leased:
             self._planner.end_leases(plan, counts, now, over=over)
         if over and self._options.shadow:
             self._observer.overruled()
             over = False
-        return Decision(over, answers, () if over or not stored else tuple(reservations))
+        return Decision(over, shown, () if over or not stored else tuple(reservations))
 
     def _over(self, answers: Sequence[Status]) -> bool:
         """Whether the call is denied: by any rule that is no quota, or by every quota together."""
         quotas, quotas_over = 0, 0
-        for status in answers:
-            rule = status.rule
+        for answer in answers:
+            rule = answer.rule
             if rule is not None and (rule.quota or self._options.quota) and not rule.unlimited:
                 quotas += 1
-                quotas_over += status.over
-            elif status.over:
+                quotas_over += answer.over
+            elif answer.over:
                 return True
         return quotas > 0 and quotas == quotas_over
 
     def _remember(self, limit: Limit, now: int) -> None:
         """A counter is over its limit: the store need not be asked again in its window."""
-        rate = limit.rule.rate
         if limit.rule.algorithm is Algorithm.FIXED_WINDOW and self._local is not None:
-            self._local.put(self._planner.key(limit, now), now + rate.until_reset(now))
+            self._local.put(self._planner.key(limit, now), limit.window(now)[1])

@@ -42,15 +42,16 @@ def reservation_field(label: str) -> str:
 
 def read_request(message: Any) -> LimitRequest:
     """A `wire.RateLimitRequest` as values. Raises `RequestError` for an override without a unit."""
-    descriptors = tuple([_descriptor(one) for one in message.descriptors])
-    return LimitRequest(message.domain, descriptors, message.hits_addend)
+    addend = message.hits_addend
+    descriptors = tuple([_descriptor(one, addend) for one in message.descriptors])
+    return LimitRequest(message.domain, descriptors, addend)
 
 
-def _descriptor(message: Any) -> Descriptor:
+def _descriptor(message: Any, addend: int) -> Descriptor:
     entries = tuple([(entry.key, entry.value) for entry in message.entries])
     hits = message.hits_addend.value if message.HasField("hits_addend") else None
     if message.is_negative_hits:
-        hits = -(hits if hits is not None else 1)
+        hits = -(hits if hits is not None else addend or 1)
     if not message.HasField("limit"):
         return Descriptor(entries, hits)
     try:

@@ -10,7 +10,7 @@ from ratelimit.decision import LimitRequest
 from ratelimit.options import Options
 from ratelimit.plan import Planner
 from ratelimit.rules import Descriptor, Entries, Limit, RuleSet
-from ratelimit.storage.base import Action, Store
+from ratelimit.storage.base import Action, Operation, Store
 from ratelimit.verdict import size
 
 
@@ -36,34 +36,18 @@ class Operator:
 
     async def inspect(self, rules: RuleSet, domain: str, entries: Entries) -> list[Counter]:
         """The counters that a request with this descriptor would count in now."""
-        now = self._clock()
-        plan = self._planner.plan(rules, LimitRequest(domain, (Descriptor(entries, 0),)), int(now))
-        if not plan.operations:
-            return []
         # A watch of 0 hits changes nothing, whatever the rule's own way of counting.
-        answer = self._store.apply([one._replace(action=Action.WATCH, hits=0) for one in plan.operations], now)
-        counts = await answer if inspect.isawaitable(answer) else answer
-        found: list[Counter] = []
-        for one in plan.limits:
-            if one.operation is None:
-                continue
-            rule, count = one.limit.rule, counts[one.operation]
-            reset = count.reset if plan.operations[one.operation].shape else rule.rate.until_reset(int(now))
-            left = max(0, size(rule) - count.value)
-            found.append(Counter(one.limit, plan.operations[one.operation].key, count.value, left, reset))
-        return found
+        return await self._apply(rules, domain, Descriptor(entries, 0), lambda one: one._replace(action=Action.WATCH))
 
     async def credit(self, rules: RuleSet, domain: str, entries: Entries, hits: int) -> list[Counter]:
-        """Give hits back, never below nothing in use; the counters after it. Negative hits are charged."""
-        now = self._clock()
-        plan = self._planner.plan(rules, LimitRequest(domain, (Descriptor(entries, -abs(hits)),)), int(now))
-        sign = 1 if hits >= 0 else -1
-        operations = [one._replace(hits=sign * one.hits) for one in plan.operations]
-        if operations:
-            answer = self._store.apply(operations, now)
-            if inspect.isawaitable(answer):
-                await answer
-        return await self.inspect(rules, domain, entries)
+        """Give hits back, never below nothing in use; the counters after it."""
+        return await self._apply(rules, domain, Descriptor(entries, -hits), lambda one: one)
+
+    async def charge(self, rules: RuleSet, domain: str, entries: Entries, hits: int) -> list[Counter]:
+        """Count hits that were used already, whatever the limit; the counters after it."""
+        if not hits:
+            return await self.inspect(rules, domain, entries)
+        return await self._apply(rules, domain, Descriptor(entries, -hits), lambda one: one._replace(hits=-one.hits))
 
     async def reset(self, rules: RuleSet, domain: str, entries: Entries) -> list[Counter]:
         """Forget the counters; what they were."""
@@ -73,3 +57,23 @@ class Operator:
             if inspect.isawaitable(gone):
                 await gone
         return before
+
+    async def _apply(
+        self, rules: RuleSet, domain: str, descriptor: Descriptor, change: Callable[[Operation], Operation]
+    ) -> list[Counter]:
+        now = self._clock()
+        plan = self._planner.plan(rules, LimitRequest(domain, (descriptor,)), int(now))
+        if not plan.operations:
+            return []
+        answer = self._store.apply([change(one) for one in plan.operations], now)
+        counts = await answer if inspect.isawaitable(answer) else answer
+        found: list[Counter] = []
+        for one in plan.limits:
+            if one.operation is None:
+                continue
+            rule, count = one.limit.rule, counts[one.operation]
+            operation = plan.operations[one.operation]
+            reset = count.reset if operation.shape else rule.rate.until_reset(int(now))
+            left = max(0, size(rule) - count.value)
+            found.append(Counter(one.limit, operation.key, count.value, left, reset))
+        return found

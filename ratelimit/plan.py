@@ -17,6 +17,9 @@ from ratelimit.rules import MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Set
 from ratelimit.storage.base import Action, Count, Operation, Shape
 
 
+_tuple = tuple.__new__  # a named tuple by its short way
+
+
 class Planned(NamedTuple):
     """One limit of one descriptor. `operation` is its place among the plan's; None: the store is not asked.
 
@@ -34,15 +37,20 @@ class Planned(NamedTuple):
 
 
 class Plan:
-    """A request's limits, how many of them each descriptor has and its hits, and what the store is asked."""
+    """A request's limits and what the store is asked.
 
-    __slots__ = ("cached", "hits", "leased", "limits", "operations", "widths")
+    `widths` says how many limits each descriptor has, `hits` what each asks for; `single` that each has just one.
+    """
+
+    __slots__ = ("cached", "hits", "leased", "limits", "operations", "quota", "single", "widths")
 
     def __init__(self) -> None:
         self.limits: list[Planned] = []
+        self.operations: list[Operation] = []
         self.widths: list[int] = []
         self.hits: list[int] = []
-        self.operations: list[Operation] = []
+        self.single = True
+        self.quota = False  # some limit is a quota
         self.cached = False  # the local cache knew of a limit that is over
         self.leased = False  # some limit has leases
 
@@ -55,6 +63,7 @@ class Planner:
         self._dice = dice
         self._prefix = options.key_prefix
         self._watch_all = options.quota or options.shadow
+        self._jitter = options.jitter
         self._consume = Action.STOP if options.stop_when_over else Action.ADD
         self.local = LocalCache(options.local_cache_bytes) if options.local_cache_bytes else None
         self.leases = Leases()
@@ -63,23 +72,29 @@ class Planner:
         """What the store is asked about `request` at `now` (unix seconds)."""
         plan = Plan()
         replaced = _replaced(rules, request) if rules.replacing else None
-        for descriptor in request.descriptors:
+        domain, descriptors, addend = request
+        for descriptor in descriptors:
             hits = descriptor.hits
             if hits is None:
-                hits = request.hits_addend or 1
+                hits = addend or 1
             if not 0 <= hits <= MAX_HITS:
                 hits = max(-MAX_HITS, min(hits, MAX_HITS))
-            match = rules.match(request.domain, descriptor)
+            match = rules.match(domain, descriptor)
             plan.hits.append(hits)
             if match is None:
                 plan.widths.append(0)
+                plan.single = False
                 continue
             limits: Sequence[Limit] = match.limits
             if replaced:
-                limits = [limit for limit in limits if limit.rule.name not in replaced]
+                limits = [one for one in limits if one.rule.unlimited or one.rule.name not in replaced]
             plan.widths.append(len(limits))
+            if len(limits) != 1:
+                plan.single = False
             for limit in limits:
-                if limit.rule.unlimited:
+                if limit.plain and match.settlement is None and hits >= 0 and self.local is None:
+                    self._plain(plan, limit, hits, now)
+                elif limit.rule.unlimited:
                     plan.limits.append(Planned(limit, hits, None))
                 elif match.settlement is not None:
                     self._correct(plan, limit, hits, settling(limit, match.settlement, hits, now, self._prefix))
@@ -92,6 +107,24 @@ class Planner:
             plan.operations = [one if one.action is Action.ADJUST else one._replace(hits=0) for one in plan.operations]
         return plan
 
+    def _plain(self, plan: Plan, limit: Limit, hits: int, now: int) -> None:
+        """As `_count` would do; nearly every limit comes this way."""
+        rule = limit.rule
+        key, end = limit.window(now)
+        rate = rule.rate
+        ttl = end - now + TTL_SLACK
+        if self._prefix:
+            key = self._prefix + key
+        if self._jitter:
+            ttl += int(self._dice() * self._jitter)
+        # By position, without the names: this is done for every descriptor of every request.
+        plan.limits.append(_tuple(Planned, (limit, hits, len(plan.operations), None, False, False, False)))
+        plan.operations.append(
+            _tuple(Operation, (key, self._action(rule), hits, rate.amount, ttl, None, now, rate.seconds == 1))
+        )
+        if rule.quota:
+            plan.quota = True
+
     def _correct(self, plan: Plan, limit: Limit, hits: int, operation: Operation) -> None:
         if self.local is not None and operation.hits < 0:
             self.local.discard(operation.key)
@@ -102,6 +135,7 @@ class Planner:
         rule = limit.rule
         rate = rule.rate
         action = self._action(rule)
+        plan.quota = plan.quota or rule.quota
         bound = rate.amount if hits or not rule.strict else rate.amount - 1
         if rule.algorithm is not Algorithm.FIXED_WINDOW:
             plan.limits.append(Planned(limit, hits, len(plan.operations)))
@@ -109,7 +143,8 @@ class Planner:
             key = self._prefix + limit.counter
             plan.operations.append(Operation(key, action, hits, bound, ttl, shape, now, rate.seconds == 1))
             return
-        key = self._prefix + counter_key(limit.counter, rate.start(now))
+        key, end = limit.window(now)
+        key = self._prefix + key
         if self.local is not None and self.local.over(key, now):
             plan.cached = True
             plan.limits.append(Planned(limit, hits, None, Count(rate.amount + 1, over=True), local=True))
@@ -124,9 +159,9 @@ class Planner:
             asked = self.leases.size(key, hits, rule.lease, rate.amount)
             if asked > hits:
                 action = Action.RESERVE
-        ttl = rate.until_reset(now) + TTL_SLACK
-        if self._options.jitter:
-            ttl += int(self._dice() * self._options.jitter)
+        ttl = end - now + TTL_SLACK
+        if self._jitter:
+            ttl += int(self._dice() * self._jitter)
         plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, rule.lease > 0))
         plan.operations.append(Operation(key, action, asked, bound, ttl, None, now, rate.seconds == 1))
 
@@ -137,7 +172,7 @@ class Planner:
 
     def key(self, limit: Limit, now: int) -> str:
         """The key of a limit's counter in the window of `now`."""
-        return self._prefix + counter_key(limit.counter, limit.rule.rate.start(now))
+        return self._prefix + limit.window(now)[0]
 
     def without_leases(self, plan: Plan, counts: Sequence[Count]) -> Again | None:
         """What to ask once more when a lease was too much to ask: then no reserve of the decision was counted.

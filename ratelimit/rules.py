@@ -18,9 +18,13 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-from ratelimit.windows import MAX_AMOUNT, SECONDS, Rate, Unit
+from ratelimit.algorithms.fixed_window import counter_key
 
-__all__ = ["MAX_AMOUNT", "SECONDS", "Rate", "Unit"]  # the words of rules, wherever they live
+# Part of a rule, wherever they live: who speaks of rules need not know.
+from ratelimit.windows import MAX_AMOUNT as MAX_AMOUNT
+from ratelimit.windows import SECONDS as SECONDS
+from ratelimit.windows import Rate as Rate
+from ratelimit.windows import Unit as Unit
 
 SETTLE = "settle"  # key of the entry that settles a reservation instead of making one
 MAX_HITS = 1_000_000_000_000  # more hits than that in one call count as that many
@@ -61,7 +65,7 @@ class Rule:
 
     `name` is shown to clients of the service. `label` names the limit in metrics, headers and reservations: it
     must come from configuration, never from a request, and differ between RESERVE rules that meet in a request.
-    An `unlimited` rule never counts; its rate means nothing.
+    An `unlimited` rule never counts and is never replaced; its rate means nothing.
 
     `shadow` counts and reports but never denies; `quota` rules deny only when every quota rule of the call is over.
     `replaces` names the rules that this one puts out of force for a call that both match. `strict` has a check of 0
@@ -87,6 +91,15 @@ class Rule:
     local_share: float = 0.0
     lease: int = 0
     several: bool = False  # one of several limits of its descriptor: its counter carries its window's name
+
+    def __hash__(self) -> int:
+        """Of what nearly always differs: rules are looked up with every decision."""
+        return hash((self.label, self.name))
+
+    @property
+    def plain(self) -> bool:
+        """Whether it counts every hit in a fixed window, and nothing about it is special."""
+        return not (self.unlimited or self.strict or self.lease) and self.algorithm is Algorithm.FIXED_WINDOW
 
 
 Entries: TypeAlias = tuple[tuple[str, str], ...]
@@ -118,12 +131,32 @@ class Settlement(NamedTuple):
         return f"{self.reserved}@{self.at}"
 
 
-class Limit(NamedTuple):
-    """A rule that counts for a descriptor: its counter's name in the store, and its key in the metrics."""
+@dataclass(slots=True)
+class Limit:
+    """A rule that counts for a descriptor: its counter's name in the store, and its key in the metrics.
+
+    It remembers the window of the moment, because the same limit is asked for many times in one window.
+    """
 
     rule: Rule
     counter: str
     stat: str
+    plain: bool = field(init=False, compare=False)
+    _start: int = field(default=0, init=False, repr=False, compare=False)
+    _end: int = field(default=0, init=False, repr=False, compare=False)
+    _key: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.plain = self.rule.plain
+
+    def window(self, now: int) -> tuple[str, int]:
+        """The counter's key in the window of `now`, and when that window ends (unix seconds)."""
+        if self._start <= now < self._end:
+            return self._key, self._end
+        rate = self.rule.rate
+        self._start, self._end = rate.start(now), now + rate.until_reset(now)
+        self._key = counter_key(self.counter, self._start)
+        return self._key, self._end
 
 
 class Match(NamedTuple):
@@ -289,6 +322,17 @@ class RuleSet:
                 if limits:
                     return Match(limits, Settlement.parse(entries[-1][1]))
         return self._find(domain, entries)
+
+    def node(self, domain: str, entries: Entries) -> Node | None:
+        """The node that the last entry reaches, whether it has a limit or not."""
+        level = self._levels.get(domain)
+        branch: _Branch | None = None
+        for key, value in entries:
+            found = None if level is None else level.find(key, value)
+            if found is None:
+                return None
+            branch, level = found[0], found[0].below
+        return None if branch is None else branch.node
 
     def _find(self, domain: str, entries: Entries) -> Match | None:
         asked = (domain, entries)

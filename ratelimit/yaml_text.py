@@ -6,11 +6,15 @@ is an error: the first would be lost.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 MAX_FILE_BYTES = 16 << 20
+_DEEPEST = 1_000  # levels: libyaml's own recursion has no end but the stack's, and that ends the process
+_BRACKET = re.compile(r"[\[\]{}]")
+_INDENT = re.compile(rf"^[ \t?:-]{{{2 * _DEEPEST}}}", re.MULTILINE)  # a level in a line takes two characters of these
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
@@ -73,6 +77,8 @@ def read_yaml(text: str) -> dict[str, Any]:
     """The document as a mapping; an empty one is an empty mapping. Raises `YamlTextError`."""
     if len(text) > MAX_FILE_BYTES:
         raise YamlTextError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
+    if _too_deep(text):
+        raise YamlTextError("nested too deeply")
     try:
         content = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - it makes text, lists and mappings alone
     except (yaml.YAMLError, ValueError) as error:
@@ -82,3 +88,17 @@ def read_yaml(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise YamlTextError("it must hold a domain and its descriptors")
     return content
+
+
+def _too_deep(text: str) -> bool:
+    """Whether the text may be nested too deeply to be read; brackets inside of strings count, too."""
+    if _INDENT.search(text):
+        return True
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        depth += 1 if bracket.group() in "[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False

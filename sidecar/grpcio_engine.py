@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from sidecar import peername
 from sidecar.errors import RpcError, StatusCode
 from sidecar.options import ServerOptions
 from sidecar.rpc import CallContext, Service, Step, StreamHandler, StreamMethod, UnaryMethod
@@ -48,7 +50,8 @@ class GrpcioEngine:
                 *_channel_options(self._options),
             ]
         )
-        server.add_generic_rpc_handlers(tuple(generic_handler(service) for service in self._services))
+        client_name = "" if self._options.tls is None else self._options.tls.client_name
+        server.add_generic_rpc_handlers(tuple(generic_handler(service, client_name) for service in self._services))
         add = server.add_insecure_port(listen) if secure is None else server.add_secure_port(listen, secure)
         port = int(add)
         await server.start()
@@ -67,6 +70,8 @@ def _channel_options(options: ServerOptions) -> Iterator[tuple[str, int]]:
     yield "grpc.max_concurrent_streams", options.max_concurrent_streams
     if options.max_connection_age:
         yield "grpc.max_connection_age_ms", round(options.max_connection_age * 1_000)
+        if options.max_connection_age_grace:
+            yield "grpc.max_connection_age_grace_ms", round(options.max_connection_age_grace * 1_000)
     if options.keepalive_time:
         yield "grpc.keepalive_time_ms", round(options.keepalive_time * 1_000)
         yield "grpc.keepalive_timeout_ms", round(options.keepalive_timeout * 1_000)
@@ -91,21 +96,40 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
     )
 
 
-def generic_handler(service: Service) -> grpc.GenericRpcHandler:
-    """`service` as grpcio wants it."""
+def generic_handler(service: Service, client_name: str = "") -> grpc.GenericRpcHandler:
+    """`service` as grpcio wants it, for clients whose certificate is for `client_name`, if there is any."""
     return grpc.method_handlers_generic_handler(
         service.name,
-        {method.name: _method_handler(f"/{service.name}/{method.name}", method) for method in service.methods},
+        {
+            method.name: _method_handler(_Method(f"/{service.name}/{method.name}", client_name), method)
+            for method in service.methods
+        },
     )
 
 
-def _method_handler(path: str, method: UnaryMethod | StreamMethod) -> grpc.RpcMethodHandler:
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A method's path, and whom it serves."""
+
+    path: str
+    client_name: str
+
+    def admit(self, grpc_context: Any) -> None:
+        """Raise `RpcError` for a client whose certificate is for somebody else: grpcio cannot refuse the handshake."""
+        if not self.client_name:
+            return
+        names = grpc_context.auth_context().get("x509_subject_alternative_name", ())
+        if not peername.fits(self.client_name, [name.decode("utf-8", "replace") for name in names]):
+            raise RpcError(StatusCode.UNAUTHENTICATED, "the client's certificate is for another name")
+
+
+def _method_handler(at: _Method, method: UnaryMethod | StreamMethod) -> grpc.RpcMethodHandler:
     """Messages stay bytes for grpcio: what cannot be parsed or written then ends with a status of ours."""
     if isinstance(method, UnaryMethod):
-        return grpc.unary_unary_rpc_method_handler(_unary(path, method))
+        return grpc.unary_unary_rpc_method_handler(_unary(at, method))
     if method.single_reply:
-        return grpc.stream_unary_rpc_method_handler(_stream_unary(path, method))
-    return grpc.stream_stream_rpc_method_handler(_stream_stream(path, method))
+        return grpc.stream_unary_rpc_method_handler(_stream_unary(at, method))
+    return grpc.stream_stream_rpc_method_handler(_stream_stream(at, method))
 
 
 def _decode(method: UnaryMethod | StreamMethod, data: bytes) -> Message:
@@ -128,13 +152,14 @@ async def _abort(grpc_context: Any, path: str, error: Exception) -> None:
     await grpc_context.abort(_GRPC_CODES[int(StatusCode.INTERNAL)], "internal error")
 
 
-def _unary(path: str, method: UnaryMethod) -> Callable[[Any, Any], Any]:
+def _unary(at: _Method, method: UnaryMethod) -> Callable[[Any, Any], Any]:
     async def call(request: bytes, grpc_context: Any) -> bytes | None:
         try:
-            reply = method.handle(_decode(method, request), _context(path, grpc_context))
+            at.admit(grpc_context)
+            reply = method.handle(_decode(method, request), _context(at.path, grpc_context))
             return (await reply if inspect.isawaitable(reply) else reply).SerializeToString()
         except Exception as error:
-            await _abort(grpc_context, path, error)
+            await _abort(grpc_context, at.path, error)
             return None
 
     return call
@@ -153,11 +178,12 @@ async def _replies(step: Step) -> AsyncIterator[bytes]:
             yield reply.SerializeToString()
 
 
-def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[bytes]]:
+def _stream_stream(at: _Method, method: StreamMethod) -> Callable[[Any, Any], AsyncIterator[bytes]]:
     async def call(requests: AsyncIterator[bytes], grpc_context: Any) -> AsyncIterator[bytes]:
         handler: StreamHandler | None = None
         try:
-            handler = method.open(_context(path, grpc_context))
+            at.admit(grpc_context)
+            handler = method.open(_context(at.path, grpc_context))
             async for request in requests:
                 step = await _step(handler.on_message(_decode(method, request)))
                 async for reply in _replies(step):
@@ -167,7 +193,7 @@ def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], Asyn
             async for reply in _replies(await _step(handler.on_end())):
                 yield reply
         except Exception as error:
-            await _abort(grpc_context, path, error)
+            await _abort(grpc_context, at.path, error)
         finally:
             if handler is not None:
                 handler.on_close()
@@ -175,19 +201,20 @@ def _stream_stream(path: str, method: StreamMethod) -> Callable[[Any, Any], Asyn
     return call
 
 
-def _stream_unary(path: str, method: StreamMethod) -> Callable[[Any, Any], Any]:
+def _stream_unary(at: _Method, method: StreamMethod) -> Callable[[Any, Any], Any]:
     async def call(requests: AsyncIterator[bytes], grpc_context: Any) -> bytes | None:
         handler: StreamHandler | None = None
         try:
-            handler = method.open(_context(path, grpc_context))
+            at.admit(grpc_context)
+            handler = method.open(_context(at.path, grpc_context))
             async for request in requests:
                 await _step(handler.on_message(_decode(method, request)))
             replies = (await _step(handler.on_end())).replies
             if len(replies) != 1:
-                raise RpcError(StatusCode.INTERNAL, f"{path}: one reply was promised, {len(replies)} came")
+                raise RpcError(StatusCode.INTERNAL, f"{at.path}: one reply was promised, {len(replies)} came")
             return replies[0].SerializeToString()
         except Exception as error:
-            await _abort(grpc_context, path, error)
+            await _abort(grpc_context, at.path, error)
             return None
         finally:
             if handler is not None:

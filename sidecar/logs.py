@@ -1,4 +1,4 @@
-"""Structured logs on standard error: JSON lines, or coloured text on a terminal. No bodies, no keys."""
+"""Structured logs on standard error: JSON, `key=value`, or coloured text on a terminal. No bodies, no keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-LogFormat = Literal["auto", "json", "pretty"]
+LogFormat = Literal["auto", "json", "pretty", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -20,7 +20,7 @@ def _json(value: Any, **_options: Any) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
-_pretty = False
+_plain = False  # lines are no JSON
 _ENCODER = msgspec.json.Encoder()
 _ADDED = ("event", "level", "timestamp")  # by structlog itself
 
@@ -37,7 +37,7 @@ def write_lines(lines: Sequence[msgspec.Struct]) -> None:
     """
     if not lines or not structlog.get_logger().is_enabled_for(logging.INFO):
         return
-    if _pretty:
+    if _plain:
         for line in lines:
             fields = {name: value for name, value in msgspec.structs.asdict(line).items() if name not in _ADDED}
             structlog.get_logger().info(getattr(line, "event", ""), **fields)
@@ -48,11 +48,16 @@ def write_lines(lines: Sequence[msgspec.Struct]) -> None:
 
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Set up logging once per process. `auto` is pretty on a terminal and JSON elsewhere."""
-    global _pretty
-    _pretty = pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(serializer=_json)
-    )
+    global _plain
+    pretty = form == "pretty" or (form == "auto" and sys.stderr.isatty())
+    _plain = pretty or form == "text"
+    renderer: structlog.typing.Processor
+    if pretty:
+        renderer = structlog.dev.ConsoleRenderer()
+    elif form == "text":
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    else:
+        renderer = structlog.processors.JSONRenderer(serializer=_json)
     errors: list[structlog.typing.Processor] = [] if pretty else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[

@@ -32,7 +32,7 @@ class GrpcServer:
 
     `engine` carries them: `grpcio` (grpc.aio) or `native` (our own). `max_message_bytes` bounds one received message.
     `options` are TLS, connection age, keepalive and the number of streams. `health_names` adds names that the health
-    service answers for besides the services' own.
+    service answers for besides the services' own. Without `ready` it is NOT_SERVING until `report` says otherwise.
     """
 
     def __init__(
@@ -44,8 +44,10 @@ class GrpcServer:
         health_names: Sequence[str] = (),
         engine: Engine = "native",
         options: ServerOptions | None = None,
+        ready: bool = True,
     ) -> None:
         self._listen = listen
+        self._ready = ready
         self._health = Health(("", *health_names, *(service.name for service in services)))
         health = health_service(self._health)
         everything = (*services, health, reflection_service([service.name for service in (*services, health)]))
@@ -75,11 +77,17 @@ class GrpcServer:
                 [Problem("listen", "", f"cannot bind {self._listen}: {error}", "free it or choose another address")]
             ) from error
         self._running = True
-        self._health.report(serving=True)
+        self._health.report(serving=self._ready)
+
+    def report(self, *, serving: bool) -> None:
+        """Tell health checkers whether calls are welcome, now or (before `start`) from then on."""
+        self._ready = serving
+        if self._running:
+            self._health.report(serving=serving)
 
     async def not_serving(self) -> None:
         """Tell health checkers to turn away; calls still run."""
-        self._health.report(serving=False)
+        self.report(serving=False)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give running ones `grace` seconds, then cut them. Safe to call twice."""

@@ -79,7 +79,7 @@ class Count(NamedTuple):
 class Store(Protocol):
     """Keeps counters between 0 and `MAX_COUNT`. See each store for what it decides in one step."""
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count] | Awaitable[Sequence[Count]]:
         """Apply one decision at `now` (unix seconds): one count for each operation. Raises `StoreError`."""
 
     async def forget(self, keys: Sequence[str]) -> None:

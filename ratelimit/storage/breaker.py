@@ -42,7 +42,7 @@ class Breaker:
         self.opened = 0
         self.since = clock()
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count] | Awaitable[Sequence[Count]]:
         """Apply one decision, or refuse it with a transient `StoreError`: nothing was counted then."""
         if self.state != "closed":
             self._probe_or_refuse()
@@ -52,7 +52,7 @@ class Breaker:
         except BaseException as error:
             self._heard(turn, error)
             raise
-        if isinstance(answer, Sequence):
+        if isinstance(answer, list):
             self._heard(turn, None)
             return answer
         if isinstance(answer, asyncio.Future):

@@ -48,7 +48,7 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._counters) + len(self._logs)
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count]:
         """Apply one decision, in one step. Never waits, never fails."""
         second = int(now)
         if len(operations) == 1 and operations[0].shape is None:

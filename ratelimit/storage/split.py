@@ -20,7 +20,7 @@ class SplitStore:
         self._main = main
         self._per_second = per_second
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count] | Awaitable[Sequence[Count]]:
         """Apply one decision. Raises `StoreError`, or the awaitable does."""
         fast = [operation.per_second for operation in operations]
         if True not in fast:

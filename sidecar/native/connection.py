@@ -17,6 +17,7 @@ from typing import cast
 import structlog
 from google.protobuf.message import DecodeError
 
+from sidecar import peername
 from sidecar.errors import StatusCode
 from sidecar.native import control, flow, opening, wire
 from sidecar.native.call import Call
@@ -129,6 +130,10 @@ class Connection(asyncio.Protocol):
         secure = transport.get_extra_info("ssl_object")
         if isinstance(secure, ssl.SSLObject) and secure.selected_alpn_protocol() != "h2":
             self.transport.abort()  # 3.2: h2 is chosen by ALPN
+            return
+        if self.limits.client_name and not peername.fits(self.limits.client_name, peername.of_certificate(secure)):
+            _log.warning("client_refused", wanted=self.limits.client_name)
+            self.transport.abort()
             return
         self.life.begin()
 

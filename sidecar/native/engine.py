@@ -40,6 +40,8 @@ class NativeEngine:
             keepalive_time=options.keepalive_time,
             keepalive_timeout=options.keepalive_timeout,
             max_connection_age=options.max_connection_age,
+            max_connection_age_grace=options.max_connection_age_grace,
+            client_name="" if options.tls is None else options.tls.client_name,
         )
         self._tls = options.tls
         self._tls_task: asyncio.Task[None] | None = None

@@ -46,7 +46,7 @@ class Lifetime:
             self._after("keepalive", limits.keepalive_time, self._keepalive)
         if limits.max_connection_age:
             jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)  # noqa: S311
-            self._after("age", limits.max_connection_age * jitter, self.drain)
+            self._after("age", limits.max_connection_age * jitter, self._aged)
 
     def greeted(self) -> None:
         """The peer's preface and first SETTINGS have come."""
@@ -96,6 +96,12 @@ class Lifetime:
         self._after("keepalive", connection.limits.keepalive_timeout, check)
 
     # draining
+
+    def _aged(self) -> None:
+        """The connection has lived long enough: drain it, and after the grace cut it."""
+        self.drain()
+        if self._connection.limits.max_connection_age_grace:
+            self._after("age", self._connection.limits.max_connection_age_grace, self._connection.abort)
 
     def drain(self) -> None:
         """Take no new calls, let open ones finish, then close (6.8: GOAWAY twice, so that none is lost)."""

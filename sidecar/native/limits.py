@@ -22,6 +22,8 @@ class Limits:
     keepalive_time: float = 300.0  # without a byte from the peer, before we ask
     keepalive_timeout: float = 20.0  # for its answer
     max_connection_age: float = 0.0  # then the connection is drained; 0: never
+    max_connection_age_grace: float = 0.0  # from then on, until what is still open is cut; 0: never
+    client_name: str = ""  # what a client's certificate must be for, see `sidecar.peername`
     write_timeout: float = 60.0  # with output that the peer does not take
 
 

@@ -32,7 +32,7 @@ def rules(requests: int = 2, tokens: int = 1000) -> RuleSet:
 
 
 class Failing(MemoryStore):
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count]:
         raise StoreError("gone", transient=True)
 
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from ratelimit.algorithms.fixed_window import counter_key
 from ratelimit.errors import RequestError
-from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitRequest
+from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitRequest, Unobserved
 from ratelimit.rules import Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
 from ratelimit.storage import MemoryStore, RedisStore, Store, open_store
 from ratelimit.storage.base import Action, Count, Operation
@@ -200,6 +200,27 @@ async def test_unlimited_and_unknown_ask_no_store(world: World) -> None:
     assert isinstance(decision, Decision)
     assert [status.remaining for status in decision.statuses] == [UNLIMITED_REMAINING, 0]
     assert [status.rate for status in decision.statuses] == [None, None]
+
+
+def test_unlimited_is_never_replaced() -> None:
+    free, boss = Rule(Rate(1, Unit.SECOND), name="free", unlimited=True), Rule(Rate(5, Unit.DAY), replaces=("free",))
+    rule_set = RuleSet({"d": (Node("free", None, free), Node("boss", None, boss))})
+    both = (Descriptor((("free", "x"),)), Descriptor((("boss", "x"),)))
+    decision = Limiter(MemoryStore(), lambda: NOW).decide(rule_set, LimitRequest("d", both))
+    assert isinstance(decision, Decision)
+    assert [status.remaining for status in decision.statuses] == [UNLIMITED_REMAINING, 4]
+
+
+def test_a_domain_without_rules_is_told_for_each_descriptor() -> None:
+    class Told(Unobserved):
+        domains: tuple[str, ...] = ()
+
+        def domain_not_found(self, domain: str) -> None:
+            self.domains += (domain,)
+
+    told = Told()
+    Limiter(MemoryStore(), lambda: NOW, told).decide(rules(), LimitRequest("e", (Descriptor(()), Descriptor(()))))
+    assert told.domains == ("e", "e")
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ async def test_tells_each_limit_and_the_stores_time(store: Store, clock: Clock, 
 
 
 class BrokenStore(MemoryStore):
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count]:
         raise StoreError("gone", transient=True)
 
 
@@ -235,7 +235,7 @@ async def test_many_calls_settled_together_are_many_settled_one_by_one(house: Ho
 
 def test_a_store_that_fails_is_told_of_once_for_all() -> None:
     class Failing(MemoryStore):
-        def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+        def apply(self, operations: Sequence[Operation], now: float) -> list[Count]:
             raise StoreError("gone", transient=True)
 
     limiter = Limiter(Failing(), Clock())

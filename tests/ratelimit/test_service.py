@@ -93,6 +93,18 @@ def test_hits_of_zero_are_a_check() -> None:
         assert service(request("c", hits=0)).statuses[0].limit_remaining == 2
 
 
+@pytest.mark.parametrize(("own", "of_the_request", "given_back"), [(None, 0, 1), (None, 2, 2), (1, 2, 1)])
+def test_negative_hits_are_the_descriptors_own_else_the_requests(
+    own: int | None, of_the_request: int, given_back: int
+) -> None:
+    service = Service()
+    service(request("c", hits=2))
+    message = request("c", hits=own)
+    message.hits_addend = of_the_request
+    message.descriptors[0].is_negative_hits = True
+    assert service(message).statuses[0].limit_remaining == given_back
+
+
 @pytest.mark.parametrize("hits", [2**32 - 1, 2**63, 2**64 - 1])
 def test_absurd_hits_do_not_break_it(hits: int) -> None:
     assert Service()(request("c", hits=hits)).overall_code == RateLimitResponse.OVER_LIMIT

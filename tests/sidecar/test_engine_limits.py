@@ -94,6 +94,15 @@ async def test_an_old_connection_is_drained_without_a_failed_call(seen: Seen, en
         assert (await running).value == "wait"
 
 
+async def test_an_old_connection_is_cut_after_its_grace(seen: Seen, engine: Engine) -> None:
+    options = ServerOptions(max_connection_age=0.1, max_connection_age_grace=0.1)
+    async with (
+        serving(seen, engine, "127.0.0.1:0", options) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        assert await code_of(Client(channel).unary("wait", timeout=10)) == grpc.StatusCode.UNAVAILABLE
+
+
 async def test_more_streams_than_allowed_wait_their_turn(seen: Seen, engine: Engine, tmp_path: Path) -> None:
     """The limit is announced: a client keeps to it by itself."""
     async with (
@@ -113,6 +122,7 @@ async def test_more_streams_than_allowed_wait_their_turn(seen: Seen, engine: Eng
 def test_options_that_no_server_could_honour() -> None:
     everything: list[dict[str, Any]] = [
         {"max_connection_age": -1},
+        {"max_connection_age_grace": -1},
         {"keepalive_time": -1},
         {"keepalive_timeout": 0},
         {"max_concurrent_streams": 0},

@@ -193,3 +193,18 @@ async def test_a_grpcio_keepalive_is_answered(seen: Seen, engine: Engine, tmp_pa
         await asyncio.wait([changed], timeout=0.3)
         seen.gate.set()
         assert (await running).value == "wait"
+
+
+async def test_a_certificate_for_somebody_else(
+    seen: Seen, engine: Engine, tmp_path: Path, authority: Authority
+) -> None:
+    """Signed by the right authority is not enough when a name is wanted."""
+    credentials = grpc.ssl_channel_credentials
+    tls = replace(authority.server_files(tmp_path, client_ca=authority), client_name="envoy.test")
+    for listen in ("127.0.0.1:0", f"unix://{tmp_path}/s.sock"):
+        async with serving(seen, engine, listen, ServerOptions(tls=tls)) as server:
+            certificate, key = authority.sign("envoy.test")
+            assert await status(server.address, credentials(authority.pem, key, certificate)) == grpc.StatusCode.OK
+            certificate, key = authority.sign("other.test")
+            refused = await status(server.address, credentials(authority.pem, key, certificate))
+            assert refused == (UNAVAILABLE if engine == "native" else grpc.StatusCode.UNAUTHENTICATED)

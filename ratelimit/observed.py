@@ -1,0 +1,54 @@
+"""A service whose calls are counted, whatever it does."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ratelimit.stats import Stats
+from sidecar.errors import RpcError, StoreError
+from sidecar.rpc import CallContext, Reply, Service, UnaryMethod
+from sidecar.series import Histogram
+
+REDIS_ERROR, SERVICE_ERROR = "redis_error", "service_error"
+
+
+def observed(service: Service, stats: Stats, timer: Callable[[], float] = time.perf_counter) -> Service:
+    """`service` with every unary call counted and timed, and its failures by kind. `timer` gives seconds."""
+    methods = tuple(_observed(one, stats, timer) if isinstance(one, UnaryMethod) else one for one in service.methods)
+    return Service(service.name, methods)
+
+
+def kind_of(error: RpcError) -> str:
+    """The `err_type` of a failed call."""
+    return REDIS_ERROR if isinstance(error.__cause__, StoreError) else SERVICE_ERROR
+
+
+def _observed(method: UnaryMethod, stats: Stats, timer: Callable[[], float]) -> UnaryMethod:
+    name = method.name
+
+    def handle(message: Any, context: CallContext) -> Reply | Awaitable[Reply]:
+        seconds, started = stats.called(name), timer()
+        try:
+            reply = method.handle(message, context)
+        except RpcError as error:
+            stats.failed(kind_of(error))
+            seconds.observe(timer() - started)
+            raise
+        if inspect.isawaitable(reply):
+            return later(reply, seconds, started)
+        seconds.observe(timer() - started)
+        return reply
+
+    async def later(waiting: Awaitable[Reply], seconds: Histogram, started: float) -> Reply:
+        try:
+            return await waiting
+        except RpcError as error:
+            stats.failed(kind_of(error))
+            raise
+        finally:
+            seconds.observe(timer() - started)
+
+    return UnaryMethod(name, method.request, handle)

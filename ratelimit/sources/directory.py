@@ -1,0 +1,228 @@
+"""Rules from a directory, laid out and named as envoyproxy/ratelimit expects it, read again when it changes.
+
+Two layouts. With `watch_root` the root is usually a symbolic link that a deployment swaps:
+
+    <root>/<subdirectory>/config.yaml-of-another-program     not ours
+    <root>/<subdirectory>/<app>/mesh.yaml                    named `<app>.mesh.yaml`
+
+Without it `<root>/<subdirectory>/<app>/` is ours alone, which is how a Kubernetes ConfigMap is mounted, and the same
+file is named `mesh.yaml`. Folders in it are read, too: `team/a.yaml` is named `team.a.yaml`. Whatever a file's ending
+is, it is a rule file.
+
+Names that begin with two dots are never read: Kubernetes keeps a volume's versions there, and reading them would find
+every domain twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from watchfiles import awatch
+
+from ratelimit import settings
+from ratelimit.rules import RuleSet
+from ratelimit.settings import RuleFile
+from ratelimit.sources import Refuse, Take
+from ratelimit.sources.loading import loaded
+from sidecar.errors import ConfigError, Problem
+
+_log = structlog.get_logger("rules")
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024  # of all files together
+MAX_FILES = 10_000
+_CHECK_EVERY = 10.0  # seconds: file systems that report no changes are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Where the rule files are (see the module's text). With `merge` several files may hold the same domain."""
+
+    root: Path
+    subdirectory: str = ""
+    app: str = "config"
+    watch_root: bool = True
+    ignore_dot_files: bool = False
+    merge: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """What files are named after."""
+        folder = self.root / self.subdirectory
+        return folder if self.watch_root else folder / self.app
+
+    @property
+    def prefix(self) -> str:
+        """What the names of our files begin with."""
+        return f"{self.app}." if self.watch_root else ""
+
+
+class _Found(NamedTuple):
+    """A rule file: its name, and what changes when it does."""
+
+    name: str
+    path: Path
+    stamp: tuple[int, int, int]
+    size: int
+
+
+def load(directory: Directory) -> RuleSet:
+    """The rules of every file, all or nothing.
+
+    Raises `ConfigError` for a folder or file that cannot be read, is too large, or holds what is no rule file.
+    """
+    return _build(directory, _find(directory))
+
+
+def _build(directory: Directory, found: list[_Found]) -> RuleSet:
+    return settings.build([RuleFile(one.name, _read(one)) for one in found], merge=directory.merge)
+
+
+def _find(directory: Directory) -> list[_Found]:
+    """Every rule file, by name. Raises `ConfigError` when there is no such folder, or too much in it."""
+    found: list[_Found] = []
+    total = 0
+    for path, name in _walk(directory):
+        if not name.startswith(directory.prefix):
+            continue
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _error(name, f"cannot be read: {error.strerror}", "mend or remove it") from error
+        if not stat.S_ISREG(status.st_mode):
+            continue
+        total += status.st_size
+        if status.st_size > MAX_FILE_BYTES:
+            raise _error(name, f"is larger than {MAX_FILE_BYTES} bytes", "split it, with MERGE_DOMAIN_CONFIG=true")
+        if total > MAX_BYTES or len(found) >= MAX_FILES:
+            where = str(directory.folder)
+            raise _error(where, f"holds more than {MAX_FILES} files or {MAX_BYTES} bytes", "is it the right folder?")
+        found.append(_Found(name, path, (status.st_ino, status.st_mtime_ns, status.st_size), status.st_size))
+    return sorted(found)
+
+
+def _walk(directory: Directory) -> Iterator[tuple[Path, str]]:
+    """Paths and names. Links to folders are not followed, so that there is no circle."""
+    folder = directory.folder
+
+    def failed(error: OSError) -> None:
+        raise _error(
+            str(error.filename), f"cannot be read: {error.strerror}", "check the RUNTIME_ variables"
+        ) from error
+
+    hidden = "." if directory.ignore_dot_files else ".."
+    for here, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if not name.startswith(hidden)]
+        for name in files:
+            if not name.startswith(hidden):
+                path = Path(here, name)
+                yield path, ".".join(path.relative_to(folder).parts)
+
+
+def _read(one: _Found) -> str:
+    try:
+        with one.path.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise _error(one.name, f"is larger than {MAX_FILE_BYTES} bytes")
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise _error(one.name, f"cannot be read: {error.strerror}", "mend or remove it") from error
+    except UnicodeDecodeError as error:
+        raise _error(one.name, f"error loading config file: is not UTF-8 text (byte {error.start})") from error
+
+
+def _error(name: str, message: str, mend: str = "") -> ConfigError:
+    return ConfigError([Problem(name, "", message, mend)])
+
+
+class DirectorySource:
+    """Loads the directory, and again whenever a file comes, goes or changes.
+
+    Files are read and rules are built in a thread of their own, so that decisions go on.
+    """
+
+    def __init__(self, directory: Directory, *, check_every: float = _CHECK_EVERY) -> None:
+        self._directory = directory
+        self._check_every = check_every
+        self._changed = asyncio.Event()  # something may have changed
+        self._asked = False  # load in any case
+
+    def reload(self) -> None:
+        """Load at once, changed or not."""
+        self._asked = True
+        self._changed.set()
+
+    async def run(self, take: Take, refuse: Refuse) -> None:
+        """See `Source`. A folder that is not there yet is refused, and taken when it comes."""
+        seen: object = None
+        while True:
+            places = self._places()
+            async with _watched(places, self._changed):
+                while places == self._places():
+                    asked, self._asked = self._asked, False
+                    self._changed.clear()
+                    found, stamp = await asyncio.to_thread(self._look)
+                    if stamp != seen or asked:
+                        seen = stamp
+                        await self._load(found, take, refuse)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), self._check_every)
+
+    def _look(self) -> tuple[list[_Found] | ConfigError, object]:
+        try:
+            found = _find(self._directory)
+        except ConfigError as error:
+            return error, str(error)
+        return found, tuple((one.name, one.stamp) for one in found)
+
+    async def _load(self, found: list[_Found] | ConfigError, take: Take, refuse: Refuse) -> None:
+        try:
+            if isinstance(found, ConfigError):
+                raise found
+            rules = await loaded(partial(_build, self._directory, found))
+        except ConfigError as error:
+            refuse(error)
+        else:
+            if not rules.domains:
+                _log.warning("rules_empty", folder=str(self._directory.folder))
+            take(rules)
+
+    def _places(self) -> tuple[tuple[Path, bool], ...]:
+        """What to watch, and whether with everything below: the folder itself, and every link on the way to it."""
+        folder = self._directory.folder
+        places = {(self._directory.root.absolute().parent, False), (folder.absolute().parent, False)}
+        if folder.is_dir():
+            places.add((folder.resolve(), True))
+        return tuple(sorted((path, deep) for path, deep in places if path.is_dir()))
+
+
+@asynccontextmanager
+async def _watched(places: tuple[tuple[Path, bool], ...], changed: asyncio.Event) -> AsyncIterator[None]:
+    """Set the event whenever something changes in one of the places, from the first line of the block on."""
+
+    async def watch(path: Path, deep: bool) -> None:
+        try:
+            async for _ in awatch(path, recursive=deep, watch_filter=None, step=50, debounce=200):
+                changed.set()
+        except (OSError, RuntimeError) as error:  # it has gone, or the system's watches are used up
+            _log.warning("rules_unwatched", folder=str(path), reason=str(error), every=_CHECK_EVERY)
+
+    watchers = [asyncio.create_task(watch(path, deep)) for path, deep in places]
+    try:
+        await asyncio.sleep(0)  # each has begun
+        yield
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
