@@ -27,7 +27,7 @@ class Scripted(MemoryStore):
         self.asked = 0
         self.waiting: list[asyncio.Future[Sequence[Count]]] = []
 
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count] | Awaitable[Sequence[Count]]:  # type: ignore[override]
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count] | Awaitable[Sequence[Count]]:  # type: ignore[override]
         self.asked += 1
         if self.how == "at once":
             if self.error is not None:

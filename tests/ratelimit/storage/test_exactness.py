@@ -56,7 +56,7 @@ class Reservations(RuleBasedStateMachine):
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[Count]:
         answer = self.store.apply(operations, self.now)
-        assert isinstance(answer, Sequence)
+        assert isinstance(answer, list)
         return answer
 
     def operation(self, algorithm: Algorithm, action: Action, hits: int, at: int = 0) -> Operation:
@@ -134,7 +134,7 @@ class ReservationsInRedis(Reservations):
     def apply(self, operations: Sequence[Operation]) -> Sequence[Count]:
         async def ask() -> Sequence[Count]:
             answer = self.store.apply(operations, self.now)
-            return answer if isinstance(answer, Sequence) else await answer
+            return answer if isinstance(answer, list) else await answer
 
         return self.runner.run(ask())
 
@@ -169,7 +169,7 @@ async def test_64_clients_that_reserve_and_settle_never_hold_more_than_the_limit
     async def ask(store: Store, *operations: Operation) -> Sequence[Count]:
         answer = store.apply(operations, NOON)
         await asyncio.sleep(0)
-        return answer if isinstance(answer, Sequence) else await answer
+        return answer if isinstance(answer, list) else await answer
 
     async def client(number: int) -> int:
         nonlocal used, held, most

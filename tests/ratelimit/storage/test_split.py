@@ -87,7 +87,7 @@ async def test_a_watch_that_is_over_denies_nothing_in_the_other_store() -> None:
 
 
 class Failing(MemoryStore):
-    def apply(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+    def apply(self, operations: Sequence[Operation], now: float) -> list[Count]:
         raise StoreError("gone", transient=True)
 
     async def forget(self, keys: Sequence[str]) -> None:
