@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from rich.console import Console
 from rich.table import Table
 
+from headgate.operator_cli import add_operator_commands
 from ratelimit import __main__ as service
 from ratelimit.client import ClientTls, Question, ask, names, parse_entries
 from ratelimit.config_check import check as check_directory
@@ -19,6 +20,8 @@ from sidecar.errors import HeadgateError
 ratelimit_app = typer.Typer(
     help="The rate-limit service alone (RLS v3), in place of envoyproxy/ratelimit.", no_args_is_help=True
 )
+
+add_operator_commands(ratelimit_app)
 
 _out = Console()
 _err = Console(stderr=True)

@@ -5,11 +5,13 @@
     POST /credit?domain=…&descriptor=…&hits=5
     POST /reset?domain=…&descriptor=…
 
-Answers are JSON; what cannot be answered says why under `error`.
+Answers are JSON; what cannot be answered says why under `error`. Counters are changed for this machine alone (in
+Kubernetes: `kubectl port-forward` or `exec`), because nobody is asked for a password here.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -72,6 +74,8 @@ def _answer(rules: Callable[[], RuleSet | None], work: _Work, method: str) -> An
         try:
             if request.method != method:
                 raise _Refused(405, f"use {method}")
+            if method == "POST" and not _is_near(request):
+                raise _Refused(403, "counters are changed from the service's own machine alone (kubectl port-forward)")
             current = rules()
             if current is None:
                 raise _Refused(503, "no rate limit configuration loaded")
@@ -82,6 +86,13 @@ def _answer(rules: Callable[[], RuleSet | None], work: _Work, method: str) -> An
             return _json({"error": f"the counter store does not answer: {error}"}, 503)
 
     return answer
+
+
+def _is_near(request: web.Request) -> bool:
+    try:
+        return ipaddress.ip_address(request.remote or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _entries(request: web.Request) -> Entries:

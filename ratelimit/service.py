@@ -101,7 +101,8 @@ class _Service:
         service = rate_limit_service(
             limiter, self._rules.get, presenter(options), describe=describe if options.metadata else None
         )
-        quotas = quota_service(Operator(stores.store, time.time, options), self._rules.get)
+        self._operator = Operator(stores.store, time.time, options)
+        quotas = quota_service(self._operator, self._rules.get)
         self._server = GrpcServer(
             [observed(service, self._stats), quotas],
             listen=environment.listen,
@@ -118,7 +119,7 @@ class _Service:
 
     def _http_servers(self, api: Mapping[str, Answer]) -> list[HttpServer]:
         http = self._environment.http
-        sources = DebugSources(self._rules.get, self._stats, self._health, self._refresh)
+        sources = DebugSources(self._rules.get, self._operator, self._stats, self._health, self._refresh)
         servers = [
             HttpServer("PORT", http.api, api),
             HttpServer("DEBUG_PORT", http.debug, debug_paths(sources)),
