@@ -60,7 +60,8 @@ def state(breaker: Breaker) -> str:
 
 async def outcome(breaker: Breaker) -> str:
     try:
-        await settled(breaker.apply(ASKED, 0))
+        answer: Sequence[Count] | Awaitable[Sequence[Count]] = breaker.apply(ASKED, 0)
+        await settled(answer)
     except StoreError as error:
         return "refused" if "left alone" in str(error) else "failed"
     return "answered"
