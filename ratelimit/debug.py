@@ -1,4 +1,7 @@
-"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret, nothing that changes anything."""
+"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret.
+
+What changes counters is refused unless the service was started to allow it: this port is often open to a whole cluster.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,28 @@ from ratelimit import rlconfig
 from ratelimit.exposition import CONTENT_TYPE
 from ratelimit.health import Health
 from ratelimit.http_server import Answer
+from ratelimit.operator import Operator
+from ratelimit.operator_http import DESCRIBED, operator_paths
 from ratelimit.rules import RuleSet
 from ratelimit.stats import Stats
 
+CHANGING = frozenset({"/credit", "/reset"})
 _LINES_AT_ONCE = 500  # written before decisions have their turn again
 
 
 @dataclass(frozen=True, slots=True)
 class DebugSources:
-    """Where the answers come from. `refresh` is called before metrics are shown."""
+    """Where the answers come from. `refresh` is called before metrics are shown.
+
+    `operator` works on counters; what it changes is refused unless `changes`.
+    """
 
     rules: Callable[[], RuleSet | None]
     stats: Stats
     health: Health
     refresh: Callable[[], None] = lambda: None
+    operator: Operator | None = None
+    changes: bool = False
 
 
 def debug_paths(sources: DebugSources) -> Mapping[str, Answer]:
@@ -38,11 +49,22 @@ def debug_paths(sources: DebugSources) -> Mapping[str, Answer]:
         "/rlconfig": ("print out the currently loaded configuration for debugging", _rlconfig(sources)),
         "/stats": ("print out stats", _stats(sources)),
     }
+    if sources.operator is not None:
+        answers = operator_paths(sources.operator, sources.rules)
+        described |= {
+            path: (text, answers[path] if sources.changes or path not in CHANGING else _forbidden)
+            for path, text in DESCRIBED.items()
+        }
 
     async def index(_request: web.Request) -> web.Response:
-        return web.Response(text="".join(f"{path}: {text}\n" for path, (text, _) in described.items()))
+        return web.Response(text="".join(f"{path}: {text}\n" for path, (text, _) in sorted(described.items())))
 
     return {"/": index, **{path: answer for path, (_, answer) in described.items()}}
+
+
+async def _forbidden(_request: web.Request) -> web.Response:
+    body = {"error": "this service was not started to allow changes: set DEBUG_ALLOW_CHANGES=true"}
+    return web.Response(body=msgspec.json.encode(body) + b"\n", status=403, content_type="application/json")
 
 
 async def _livez(_request: web.Request) -> web.Response:
