@@ -1,6 +1,5 @@
-"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret.
-
-What changes counters is refused unless the service was started to allow it: this port is often open to a whole cluster.
+"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret; what changes counters is
+`ratelimit.operator_http`'s, and for this machine alone.
 """
 
 from __future__ import annotations
@@ -21,23 +20,18 @@ from ratelimit.operator_http import DESCRIBED, operator_paths
 from ratelimit.rules import RuleSet
 from ratelimit.stats import Stats
 
-CHANGING = frozenset({"/credit", "/reset"})
 _LINES_AT_ONCE = 500  # written before decisions have their turn again
 
 
 @dataclass(frozen=True, slots=True)
 class DebugSources:
-    """Where the answers come from. `refresh` is called before metrics are shown.
-
-    `operator` works on counters; what it changes is refused unless `changes`.
-    """
+    """Where the answers come from. `refresh` is called before metrics are shown."""
 
     rules: Callable[[], RuleSet | None]
+    operator: Operator
     stats: Stats
     health: Health
     refresh: Callable[[], None] = lambda: None
-    operator: Operator | None = None
-    changes: bool = False
 
 
 def debug_paths(sources: DebugSources) -> Mapping[str, Answer]:
@@ -49,22 +43,13 @@ def debug_paths(sources: DebugSources) -> Mapping[str, Answer]:
         "/rlconfig": ("print out the currently loaded configuration for debugging", _rlconfig(sources)),
         "/stats": ("print out stats", _stats(sources)),
     }
-    if sources.operator is not None:
-        answers = operator_paths(sources.operator, sources.rules)
-        described |= {
-            path: (text, answers[path] if sources.changes or path not in CHANGING else _forbidden)
-            for path, text in DESCRIBED.items()
-        }
+    for path, answer in operator_paths(sources.operator, sources.rules).items():
+        described[path] = (DESCRIBED[path], answer)
 
     async def index(_request: web.Request) -> web.Response:
         return web.Response(text="".join(f"{path}: {text}\n" for path, (text, _) in sorted(described.items())))
 
     return {"/": index, **{path: answer for path, (_, answer) in described.items()}}
-
-
-async def _forbidden(_request: web.Request) -> web.Response:
-    body = {"error": "this service was not started to allow changes: set DEBUG_ALLOW_CHANGES=true"}
-    return web.Response(body=msgspec.json.encode(body) + b"\n", status=403, content_type="application/json")
 
 
 async def _livez(_request: web.Request) -> web.Response:

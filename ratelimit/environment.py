@@ -67,7 +67,7 @@ class Environment:
     """What the service is started with. Rules in a `Path` are read when it starts, and when it is told to.
 
     `rules_first` opens the gRPC port only when rules have come (or failed to); `needs_domain` calls the service healthy
-    only while there is a domain with rules. With `changes` the debug port may change counters.
+    only while there is a domain with rules.
     """
 
     listen: str
@@ -80,7 +80,6 @@ class Environment:
     log_format: LogFormat = "text"
     rules_first: bool = True
     needs_domain: bool = False
-    changes: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -116,7 +115,6 @@ def _read(read: Variables) -> Environment:
         log_format="json" if read.text("LOG_FORMAT", "text").lower() == "json" else "text",
         rules_first=not read.flag("FORCE_START_WITHOUT_INITIAL_CONFIG"),
         needs_domain=read.flag("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED"),
-        changes=read.flag("DEBUG_ALLOW_CHANGES"),
     )
 
 

@@ -13,9 +13,8 @@ from ratelimit.decision import LimitRequest
 from ratelimit.leases import Leases
 from ratelimit.local_cache import LocalCache
 from ratelimit.options import Options
-from ratelimit.rules import MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Settlement
+from ratelimit.rules import BUCKETS, MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Settlement
 from ratelimit.storage.base import Action, Count, Operation, Shape
-
 
 _tuple = tuple.__new__  # a named tuple by its short way
 
@@ -140,6 +139,9 @@ class Planner:
         if rule.algorithm is not Algorithm.FIXED_WINDOW:
             plan.limits.append(Planned(limit, hits, len(plan.operations)))
             shape, ttl = _shape(rule)
+            if bound < rate.amount and rule.algorithm in BUCKETS:
+                # A bucket is over its size, and its limit is how fast it is refilled.
+                shape, bound = shape._replace(burst=shape.burst - 1), rate.amount
             key = self._prefix + limit.counter
             plan.operations.append(Operation(key, action, hits, bound, ttl, shape, now, rate.seconds == 1))
             return
@@ -196,6 +198,16 @@ class Planner:
         ]
         return Again([plan.operations[place] for place in places], places)
 
+    def used(self, plan: Plan, counts: Sequence[Count]) -> Sequence[Count]:
+        """The counters less what was counted for a lease beyond the call's need: nobody has used that yet."""
+        shown = list(counts)
+        for one in plan.limits:
+            if one.leased and one.operation is not None and not counts[one.operation].over:
+                count = counts[one.operation]
+                surplus = plan.operations[one.operation].hits - one.hits
+                shown[one.operation] = count._replace(value=count.value - surplus)
+        return shown
+
     def end_leases(self, plan: Plan, counts: Sequence[Count] | None, now: int, *, over: bool) -> None:
         """The decision is made: what the store counted beyond the call's need is kept for the next ones.
 
@@ -236,7 +248,8 @@ def settling(limit: Limit, settlement: Settlement, used: int, now: int, prefix: 
     if rule.algorithm is not Algorithm.FIXED_WINDOW:
         shape, ttl = _shape(rule)
         key = prefix + limit.counter
-        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at)
+        per_second = rule.rate.seconds == 1
+        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at, per_second)
     start = rule.rate.start(now)
     if rule.rate.start(settlement.at) != start:
         # The window that was charged is not this one: only what was used beyond it is still owed here.

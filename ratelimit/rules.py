@@ -50,6 +50,9 @@ class Algorithm(Enum):
     GCRA = "gcra"
 
 
+BUCKETS = (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)  # what passes at once is their size, and not the limit
+
+
 class OnError(Enum):
     """What a rule means while the store does not answer."""
 

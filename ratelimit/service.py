@@ -101,8 +101,8 @@ class _Service:
         service = rate_limit_service(
             limiter, self._rules.get, presenter(options), describe=describe if options.metadata else None
         )
-        operator = Operator(stores.store, time.time, options)
-        quotas = quota_service(operator, self._rules.get)
+        self._operator = Operator(stores.store, time.time, options)
+        quotas = quota_service(self._operator, self._rules.get)
         self._server = GrpcServer(
             [observed(service, self._stats), quotas],
             listen=environment.listen,
@@ -111,15 +111,15 @@ class _Service:
             health_names=(HEALTH_NAME,),
             ready=False,
         )
-        self._http = self._http_servers(api_paths(service, self._health, self._stats), operator)
+        self._http = self._http_servers(api_paths(service, self._health, self._stats))
 
     @property
     def _healthy_without_rules(self) -> bool:
         return not (self._environment.rules_first or self._environment.needs_domain)
 
-    def _http_servers(self, api: Mapping[str, Answer], operator: Operator) -> list[HttpServer]:
-        http, changes = self._environment.http, self._environment.changes
-        sources = DebugSources(self._rules.get, self._stats, self._health, self._refresh, operator, changes)
+    def _http_servers(self, api: Mapping[str, Answer]) -> list[HttpServer]:
+        http = self._environment.http
+        sources = DebugSources(self._rules.get, self._operator, self._stats, self._health, self._refresh)
         servers = [
             HttpServer("PORT", http.api, api),
             HttpServer("DEBUG_PORT", http.debug, debug_paths(sources)),
