@@ -21,8 +21,6 @@ ratelimit_app = typer.Typer(
     help="The rate-limit service alone (RLS v3), in place of envoyproxy/ratelimit.", no_args_is_help=True
 )
 
-add_operator_commands(ratelimit_app)
-
 _out = Console()
 _err = Console(stderr=True)
 _CODES = {RateLimitResponse.OK: "[green]OK[/green]", RateLimitResponse.OVER_LIMIT: "[red]OVER LIMIT[/red]"}
@@ -100,3 +98,6 @@ def _show(question: Question, response: Any) -> None:
     _out.print(f"overall: {_CODES.get(response.overall_code, 'unknown')}")
     for header in response.response_headers_to_add:
         _out.print(f"{header.key}: {header.value}", markup=False, highlight=False)
+
+
+add_operator_commands(ratelimit_app)

@@ -111,10 +111,11 @@ async def test_without_rules_or_a_store() -> None:
         assert "does not answer" in json.loads(text)["error"]
 
 
-async def test_counters_are_not_changed_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("caller", ["192.0.2.7", "127.0.0.6", "::ffff:127.0.0.1", ""])
+async def test_counters_are_not_changed_from_elsewhere(monkeypatch: pytest.MonkeyPatch, caller: str) -> None:
     from aiohttp import web
 
-    monkeypatch.setattr(web.Request, "remote", property(lambda _self: "192.0.2.7"))
+    monkeypatch.setattr(web.Request, "remote", property(lambda _self: caller))
     async with served() as one:
         assert (await one.ask(f"/reset{ANN}", method="POST"))[0] == 403
         assert (await one.ask(f"/inspect{ANN}"))[0] == 200
