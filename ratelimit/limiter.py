@@ -205,9 +205,9 @@ class Limiter:
         reservations: list[tuple[str, Settlement]] = []
         over = False
         decided = self._observer.decided
-        shown = self._planner.used(plan, counts) if plan.leased else counts
+        seen = self._planner.without_held(plan, counts) if plan.leased else counts
         for limit, hits, place, known, local, _, settles in plan.limits:
-            count = known if place is None else shown[place]
+            count = known if place is None else seen[place]
             answer = status(limit, count, hits, now)
             answers.append(answer)
             if answer.over:
@@ -223,7 +223,7 @@ class Limiter:
         if over and (plan.quota or self._options.quota):
             over = self._over(statuses)
         if plan.leased:
-            self._planner.end_leases(plan, counts, now, over=over)
+            self._planner.end_leases(plan, counts, now, over=over and not self._options.shadow)
         if over and self._options.shadow:
             self._observer.overruled()
             over = False

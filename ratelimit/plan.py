@@ -50,7 +50,7 @@ class Plan:
         self.hits: list[int] = []
         self.single = True
         self.quota = False  # some limit is a quota
-        self.cached = False  # the local cache knew of a limit that is over
+        self.cached = False  # the local cache knew of a limit that is over, and that denies
         self.leased = False  # some limit has leases
 
 
@@ -148,12 +148,13 @@ class Planner:
         key, end = limit.window(now)
         key = self._prefix + key
         if self.local is not None and self.local.over(key, now):
-            plan.cached = True
+            plan.cached = plan.cached or action is not Action.WATCH
             plan.limits.append(Planned(limit, hits, None, Count(rate.amount + 1, over=True), local=True))
             return
         asked = hits
-        if rule.lease and hits:
-            plan.leased = True
+        leased = rule.lease > 0 and hits > 0
+        plan.leased = plan.leased or rule.lease > 0
+        if leased:
             value = self.leases.take(key, hits)
             if value is not None:
                 plan.limits.append(Planned(limit, hits, None, Count(value, over=False), leased=True))
@@ -164,7 +165,7 @@ class Planner:
         ttl = end - now + TTL_SLACK
         if self._jitter:
             ttl += int(self._dice() * self._jitter)
-        plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, rule.lease > 0))
+        plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, leased))
         plan.operations.append(Operation(key, action, asked, bound, ttl, None, now, rate.seconds == 1))
 
     def _action(self, rule: Rule) -> Action:
@@ -189,7 +190,7 @@ class Planner:
         if not any(counts[place].over for place in oversized):
             return None
         for place, one in oversized.items():
-            self.leases.refused(plan.operations[place].key)
+            self.leases.refused(plan.operations[place].key, counts[place].value)
             plan.operations[place] = plan.operations[place]._replace(hits=one.hits, action=self._action(one.limit.rule))
         places = [
             place
@@ -198,15 +199,17 @@ class Planner:
         ]
         return Again([plan.operations[place] for place in places], places)
 
-    def used(self, plan: Plan, counts: Sequence[Count]) -> Sequence[Count]:
-        """The counters less what was counted for a lease beyond the call's need: nobody has used that yet."""
-        shown = list(counts)
+    def without_held(self, plan: Plan, counts: Sequence[Count]) -> Sequence[Count]:
+        """Counters less what this process holds of them, or is about to: nobody has used that."""
+        seen = list(counts)
         for one in plan.limits:
-            if one.leased and one.operation is not None and not counts[one.operation].over:
-                count = counts[one.operation]
-                surplus = plan.operations[one.operation].hits - one.hits
-                shown[one.operation] = count._replace(value=count.value - surplus)
-        return shown
+            if one.operation is None or not one.limit.rule.lease or one.settles:
+                continue
+            operation, count = plan.operations[one.operation], counts[one.operation]
+            if not count.over:
+                held = self.leases.held(operation.key) + operation.hits - one.hits
+                seen[one.operation] = count._replace(value=max(0, count.value - held))
+        return seen
 
     def end_leases(self, plan: Plan, counts: Sequence[Count] | None, now: int, *, over: bool) -> None:
         """The decision is made: what the store counted beyond the call's need is kept for the next ones.
@@ -221,8 +224,10 @@ class Planner:
                     self.leases.give_back(self.key(one.limit, now), one.hits)
                 continue
             operation = plan.operations[one.operation]
-            if counts is None or counts[one.operation].over or (over and operation.action is Action.RESERVE):
+            if counts is None:
                 self.leases.refused(operation.key)
+            elif counts[one.operation].over or (over and operation.action is Action.RESERVE):
+                self.leases.refused(operation.key, counts[one.operation].value)
             else:
                 self.leases.granted(operation.key, operation.hits, one.hits, counts[one.operation].value)
 

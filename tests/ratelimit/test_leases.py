@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Sequence
 import pytest
 
 from ratelimit.leases import Leases
-from ratelimit.limiter import Limiter
+from ratelimit.limiter import Decision, Limiter, LimitRequest
 from ratelimit.options import Options
 from ratelimit.rules import Descriptor, Mode, Node, OnError, Rate, Rule, RuleSet, Unit
 from ratelimit.storage import MemoryStore, Store, open_store
 from ratelimit.storage.base import Action, Count, Operation
 from sidecar.errors import StoreError
-from tests.ratelimit.factories import Clock, House
+from tests.ratelimit.factories import NOON, Clock, House
 
 MINUTE = Rate(100, Unit.MINUTE)
 
@@ -167,3 +167,46 @@ async def test_a_leased_rule_has_its_policy_too(clock: Clock, policy: OnError, o
     house = House(Limiter(store, clock, options=Options(on_error=policy)), rules(10), "d")
     store.broken = True
     assert (await house.ask(K)).over is over
+
+
+HELD = RuleSet(
+    {
+        "d": (
+            Node("k", None, Rule(Rate(100, Unit.MINUTE), lease=10)),
+            Node("atom", None, Rule(Rate(100, Unit.MINUTE), Mode.RESERVE, label="atom", lease=10)),
+            Node("never", None, Rule(Rate(0, Unit.MINUTE))),
+        )
+    }
+)
+
+
+def ask(limiter: Limiter, *keys: str, hits: int | None = None) -> Decision:
+    decision = limiter.decide(HELD, LimitRequest("d", tuple(Descriptor(((key, "x"),), hits) for key in keys)))
+    assert isinstance(decision, Decision)
+    return decision
+
+
+def test_what_is_held_is_not_used() -> None:
+    store = Counting()
+    limiter = Limiter(store, lambda: NOON)
+    assert [ask(limiter, "k").statuses[0].remaining for _ in range(5)] == [99, 98, 97, 96, 95]
+    assert store.trips == 2
+    assert ask(limiter, "k", hits=0).statuses[0].remaining == 95
+    assert ask(limiter, "k", hits=20).statuses[0].remaining == 75  # more than is held: asked for
+
+
+def test_a_limit_that_is_used_up_elsewhere_is_asked_for_once_a_call() -> None:
+    store = Counting()
+    one, other = Limiter(store, lambda: NOON), Limiter(store, lambda: NOON)
+    ask(one, "k")
+    ask(other, "k", hits=99)
+    overs = [ask(one, "k").over for _ in range(5)]
+    assert overs == [True] * 5
+    assert store.trips == 2 + 6  # the first is refused a lease, and then one hit
+
+
+def test_shadow_mode_keeps_leases() -> None:
+    limiter = Limiter(Counting(), lambda: NOON, options=Options(shadow=True))
+    for _ in range(11):
+        assert not ask(limiter, "never", "atom").over
+    assert ask(limiter, "atom", hits=0).statuses[0].remaining == 89

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from ratelimit.algorithms.fixed_window import counter_key
 from ratelimit.errors import RequestError
 from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitRequest, Unobserved
+from ratelimit.options import Options
 from ratelimit.rules import Algorithm, Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
 from ratelimit.storage import MemoryStore, RedisStore, Store, open_store
 from ratelimit.storage.base import Action, Count, Operation
@@ -137,6 +138,19 @@ async def test_a_strict_check_passes_while_one_is_left(world: World, algorithm: 
     assert (await world.take(0, strict)).over
     world.now += 120
     assert not (await world.take(2, strict)).over
+
+
+def test_a_rule_in_the_shadow_keeps_no_other_from_counting() -> None:
+    shadow, plain = Rule(Rate(0, Unit.DAY), shadow=True), Rule(Rate(5, Unit.DAY))
+    rule_set = RuleSet({"d": (Node("shadow", None, shadow), Node("plain", None, plain))})
+    both = (Descriptor((("shadow", "x"),)), Descriptor((("plain", "x"),)))
+    limiter = Limiter(MemoryStore(), lambda: NOW, options=Options(stop_when_over=True, local_cache_bytes=10_000))
+    remaining = []
+    for _ in range(3):
+        decision = limiter.decide(rule_set, LimitRequest("d", both))
+        assert isinstance(decision, Decision)
+        remaining.append(decision.statuses[1].remaining)
+    assert remaining == [4, 3, 2]
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)

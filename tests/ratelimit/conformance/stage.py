@@ -309,7 +309,7 @@ class Performance:
             found = {key: value for key, (value, _) in counters(nodes(), self._prefix).items()}
             return {key: int(value) if value.isdigit() else value for key, value in found.items() if value != "0"}
         assert isinstance(store, MemoryStore)
-        alive = {key: self._value(store, key) for key in (*store._counters, *store._logs)}
+        alive = {key: self._value(store, key) for key in store._counters} | dict.fromkeys(store._logs, "any")
         # What belongs to a window that is over may be gone: nothing reads it any more.
         gone = {key: value for key, value in said.items() if any(_older(key, other) for other in said)}
         return gone | {key: value for key, value in alive.items() if value}
