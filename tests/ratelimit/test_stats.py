@@ -143,16 +143,16 @@ def test_keys_of_requests_do_not_grow_memory(monkeypatch: pytest.MonkeyPatch) ->
         ask(number)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    for number in range(5_000, 40_000):
+    for number in range(5_000, 15_000):
         ask(number)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 400_000
     series = shown(stats)
     assert len([name for name in series if name.startswith("ratelimit_service_rate_limit_total_hits")]) == 1_001
-    assert series['ratelimit_service_rate_limit_total_hits{domain="mesh",key1="other"}'] == "39000"
+    assert series['ratelimit_service_rate_limit_total_hits{domain="mesh",key1="other"}'] == "14000"
     assert len([name for name in series if "domain_not_found" in name]) == 1_001
-    assert int(series["ratelimit_service_metric_keys_overflow"]) >= 39_000
+    assert int(series["ratelimit_service_metric_keys_overflow"]) >= 14_000
 
 
 def test_long_keys_are_other() -> None:
