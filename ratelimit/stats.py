@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from ratelimit.exposition import family
+from ratelimit.http.exposition import family
 from ratelimit.rules import Limit
 from sidecar.series import Counter, Family, Gauge, Histogram, Labels, SeriesT
 

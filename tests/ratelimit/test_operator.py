@@ -18,7 +18,7 @@ from ratelimit.rules import Entries, RuleSet
 from ratelimit.settings import RuleFile, build
 from ratelimit.storage import Store
 from tests.ratelimit.factories import Clock, House, caller
-from tests.ratelimit.test_http import ASK, BrokenStore, served
+from tests.ratelimit.http.test_http import ASK, BrokenStore, served
 
 USER: Entries = (("user", "ann"),)
 

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import ClientSession
 
 from ratelimit import settings
-from ratelimit.api import api_paths
-from ratelimit.debug import DebugSources, debug_paths
-from ratelimit.health import Health
-from ratelimit.http_server import HttpServer
+from ratelimit.http.api import api_paths
+from ratelimit.http.debug import DebugSources, debug_paths
+from ratelimit.standalone.health import Health
+from ratelimit.http.server import HttpServer
 from ratelimit.limiter import Limiter
 from ratelimit.operator import Operator
 from ratelimit.rules import RuleSet

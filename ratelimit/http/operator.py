@@ -19,7 +19,7 @@ from aiohttp import web
 
 from ratelimit.client import parse_entries
 from ratelimit.explain import explain
-from ratelimit.http_server import Answer
+from ratelimit.http.server import Answer
 from ratelimit.operator import Counter, Operator
 from ratelimit.rules import MAX_HITS, Entries, RuleSet
 from sidecar.errors import StoreError

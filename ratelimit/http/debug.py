@@ -1,5 +1,5 @@
 """HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret; what changes counters is
-`ratelimit.operator_http`'s, and for this machine alone.
+`ratelimit.http.operator`'s, and for this machine alone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from ratelimit import rlconfig
-from ratelimit.exposition import CONTENT_TYPE
-from ratelimit.health import Health
-from ratelimit.http_server import Answer
+from ratelimit.http import rlconfig
+from ratelimit.http.exposition import CONTENT_TYPE
+from ratelimit.standalone.health import Health
+from ratelimit.http.operator import DESCRIBED, operator_paths
+from ratelimit.http.server import Answer
 from ratelimit.operator import Operator
-from ratelimit.operator_http import DESCRIBED, operator_paths
 from ratelimit.rules import RuleSet
 from ratelimit.stats import Stats
 
