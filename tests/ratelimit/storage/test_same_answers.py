@@ -62,6 +62,8 @@ def histories(
     for _ in range(draw(st.integers(1, 12))):
         now = max(latest - back, now + draw(steps | st.floats(-back, 0)))
         latest = max(latest, now)
+        if draw(st.integers(0, 5)) == 5:
+            there = [one._replace(limit=reloaded(one, draw(limits))) for one in there]
         operations, actions = [], {}
         for _ in range(draw(st.integers(1, 4))):
             key, limit, ttl, shape = draw(st.sampled_from(there))
@@ -74,6 +76,12 @@ def histories(
             operations.append(Operation(key, actions[key], hits, limit, ttl, shape, max(0, at)))
         history.append(Decision(now, tuple(operations)))
     return history
+
+
+def reloaded(rule: Rule, limit: int) -> int:
+    """Another limit. A token bucket's may only grow: it is forgotten when it is full by the old one."""
+    bucket = rule.shape is not None and rule.shape.algorithm is Algorithm.TOKEN_BUCKET
+    return max(rule.limit, limit) if bucket else limit
 
 
 def in_space(history: list[Decision]) -> list[Decision]:
@@ -114,6 +122,12 @@ with_redis = settings(max_examples=150, deadline=None, suppress_health_check=[He
 @with_redis
 @given(history=histories(list(Algorithm), st.just("{a}"), _MOST_BACK))
 def test_memory_and_redis_agree_in_one_slot(redis_url: str, history: list[Decision]) -> None:
+    agree(redis_url, history)
+
+
+@settings(with_redis, max_examples=100)
+@given(history=histories([Algorithm.FIXED_WINDOW], slots, 0))
+def test_memory_and_redis_agree_on_fixed_windows_alone(redis_url: str, history: list[Decision]) -> None:
     agree(redis_url, history)
 
 
