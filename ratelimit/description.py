@@ -39,7 +39,8 @@ def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
     fields: dict[str, Any] = {"entries": [f"{key}={value}" for key, value in descriptor.entries]}
     if descriptor.override is not None:
         limit = descriptor.override
-        fields["limit"] = f"requests_per_unit:{limit.amount} unit:{limit.unit.name}"
+        amount = f"requests_per_unit:{limit.amount} " if limit.amount else ""  # as a message's text, without what is 0
+        fields["limit"] = f"{amount}unit:{limit.unit.name}"
     if descriptor.hits is not None:
         fields["hitsAddend"] = abs(descriptor.hits)
     return fields

@@ -40,6 +40,11 @@ class Leases:
         self.saved += 1
         return lease.value - lease.left
 
+    def held(self, key: str) -> int:
+        """How many hits may still be given out."""
+        lease = self._leases.get(key)
+        return 0 if lease is None else lease.left
+
     def give_back(self, key: str, hits: int) -> None:
         """Hits that were taken, for a call that was then denied."""
         lease = self._leases.get(key)
@@ -67,8 +72,10 @@ class Leases:
             lease.left += hits - used
             lease.asking = False
 
-    def refused(self, key: str) -> None:
-        """The store did not grant a lease, or did not answer."""
+    def refused(self, key: str, value: int | None = None) -> None:
+        """The store did not grant a lease; its counter is `value`. None: it did not answer."""
         lease = self._leases.get(key)
         if lease is not None:
             lease.asking = False
+            if value is not None:
+                lease.value = value

@@ -13,9 +13,8 @@ from ratelimit.decision import LimitRequest
 from ratelimit.leases import Leases
 from ratelimit.local_cache import LocalCache
 from ratelimit.options import Options
-from ratelimit.rules import MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Settlement
+from ratelimit.rules import BUCKETS, MAX_HITS, Algorithm, Limit, Mode, Rule, RuleSet, Settlement
 from ratelimit.storage.base import Action, Count, Operation, Shape
-
 
 _tuple = tuple.__new__  # a named tuple by its short way
 
@@ -51,7 +50,7 @@ class Plan:
         self.hits: list[int] = []
         self.single = True
         self.quota = False  # some limit is a quota
-        self.cached = False  # the local cache knew of a limit that is over
+        self.cached = False  # the local cache knew of a limit that is over, and that denies
         self.leased = False  # some limit has leases
 
 
@@ -140,18 +139,22 @@ class Planner:
         if rule.algorithm is not Algorithm.FIXED_WINDOW:
             plan.limits.append(Planned(limit, hits, len(plan.operations)))
             shape, ttl = _shape(rule)
+            if bound < rate.amount and rule.algorithm in BUCKETS:
+                # A bucket is over its size, and its limit is how fast it is refilled.
+                shape, bound = shape._replace(burst=shape.burst - 1), rate.amount
             key = self._prefix + limit.counter
             plan.operations.append(Operation(key, action, hits, bound, ttl, shape, now, rate.seconds == 1))
             return
         key, end = limit.window(now)
         key = self._prefix + key
         if self.local is not None and self.local.over(key, now):
-            plan.cached = True
+            plan.cached = plan.cached or action is not Action.WATCH
             plan.limits.append(Planned(limit, hits, None, Count(rate.amount + 1, over=True), local=True))
             return
         asked = hits
-        if rule.lease and hits:
-            plan.leased = True
+        leased = rule.lease > 0 and hits > 0
+        plan.leased = plan.leased or rule.lease > 0
+        if leased:
             value = self.leases.take(key, hits)
             if value is not None:
                 plan.limits.append(Planned(limit, hits, None, Count(value, over=False), leased=True))
@@ -162,7 +165,7 @@ class Planner:
         ttl = end - now + TTL_SLACK
         if self._jitter:
             ttl += int(self._dice() * self._jitter)
-        plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, rule.lease > 0))
+        plan.limits.append(Planned(limit, hits, len(plan.operations), None, False, leased))
         plan.operations.append(Operation(key, action, asked, bound, ttl, None, now, rate.seconds == 1))
 
     def _action(self, rule: Rule) -> Action:
@@ -187,7 +190,7 @@ class Planner:
         if not any(counts[place].over for place in oversized):
             return None
         for place, one in oversized.items():
-            self.leases.refused(plan.operations[place].key)
+            self.leases.refused(plan.operations[place].key, counts[place].value)
             plan.operations[place] = plan.operations[place]._replace(hits=one.hits, action=self._action(one.limit.rule))
         places = [
             place
@@ -195,6 +198,18 @@ class Planner:
             if place in oversized or one.action in (Action.RESERVE, Action.STOP)
         ]
         return Again([plan.operations[place] for place in places], places)
+
+    def without_held(self, plan: Plan, counts: Sequence[Count]) -> Sequence[Count]:
+        """Counters less what this process holds of them, or is about to: nobody has used that."""
+        seen = list(counts)
+        for one in plan.limits:
+            if one.operation is None or not one.limit.rule.lease or one.settles:
+                continue
+            operation, count = plan.operations[one.operation], counts[one.operation]
+            if not count.over:
+                held = self.leases.held(operation.key) + operation.hits - one.hits
+                seen[one.operation] = count._replace(value=max(0, count.value - held))
+        return seen
 
     def end_leases(self, plan: Plan, counts: Sequence[Count] | None, now: int, *, over: bool) -> None:
         """The decision is made: what the store counted beyond the call's need is kept for the next ones.
@@ -209,8 +224,10 @@ class Planner:
                     self.leases.give_back(self.key(one.limit, now), one.hits)
                 continue
             operation = plan.operations[one.operation]
-            if counts is None or counts[one.operation].over or (over and operation.action is Action.RESERVE):
+            if counts is None:
                 self.leases.refused(operation.key)
+            elif counts[one.operation].over or (over and operation.action is Action.RESERVE):
+                self.leases.refused(operation.key, counts[one.operation].value)
             else:
                 self.leases.granted(operation.key, operation.hits, one.hits, counts[one.operation].value)
 
@@ -236,7 +253,8 @@ def settling(limit: Limit, settlement: Settlement, used: int, now: int, prefix: 
     if rule.algorithm is not Algorithm.FIXED_WINDOW:
         shape, ttl = _shape(rule)
         key = prefix + limit.counter
-        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at)
+        per_second = rule.rate.seconds == 1
+        return Operation(key, Action.ADJUST, difference, rule.rate.amount, ttl, shape, settlement.at, per_second)
     start = rule.rate.start(now)
     if rule.rate.start(settlement.at) != start:
         # The window that was charged is not this one: only what was used beyond it is still owed here.

@@ -50,6 +50,9 @@ class Algorithm(Enum):
     GCRA = "gcra"
 
 
+BUCKETS = (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)  # what passes at once is their size, and not the limit
+
+
 class OnError(Enum):
     """What a rule means while the store does not answer."""
 
@@ -350,7 +353,9 @@ class RuleSet:
         level = self._levels.get(domain)
         branch: _Branch | None = None
         counted: list[tuple[str, str]] = []  # the entries as the counter sees them
-        shown, detailed = [domain], [domain]
+        shown = [domain]
+        detailed: list[tuple[str, str]] = []
+        sharing = False
         for key, value in entries:
             found = None if level is None else level.find(key, value)
             if found is None:
@@ -361,12 +366,14 @@ class RuleSet:
             counted.append((key, node.value or "") if shared else (key, value))
             seen = _seen_value(node, value, wildcard=wildcard)
             shown.append(f"{key}_{seen}" if seen else key)
-            full = node.value if shared else value
-            detailed.append(f"{key}_{full}" if full else key)
+            detailed.append((key, (node.value or "") if shared else value))
+            sharing = sharing or shared
         if branch is None or not branch.rules:
             return None
         named = tuple(counted)
-        stat, detail = ".".join(shown), ".".join(detailed)
+        stat = ".".join(shown)
+        # envoyproxy/ratelimit writes an empty value as `key_`, unless some entry shares its threshold.
+        detail = ".".join((domain, *(key if sharing and not value else f"{key}_{value}" for key, value in detailed)))
         limits = [
             Limit(rule, counter_name(domain, named, rule), detail if rule.detailed else stat) for rule in branch.rules
         ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ratelimit.rules import SETTLE, Algorithm, Mode, Node, OnError, Rate, Rule, RuleSet, Unit
+from ratelimit.rules import BUCKETS, SETTLE, Algorithm, Mode, Node, OnError, Rate, Rule, RuleSet, Unit
 from ratelimit.windows import MAX_AMOUNT, parse_window
 from ratelimit.yaml_text import MAX_FILE_BYTES, YamlTextError, read_yaml
 from sidecar.errors import ConfigError, Problem
@@ -300,9 +300,8 @@ def _rule(limit: Mapping[str, Any], entry: Mapping[str, Any], path: str, label: 
 def _check_together(rule: Rule, path: str) -> None:
     """What cannot be meant together."""
     fixed = rule.algorithm is Algorithm.FIXED_WINDOW
-    buckets = (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)
     wrong = ""
-    if rule.burst and rule.algorithm not in buckets:
+    if rule.burst and rule.algorithm not in BUCKETS:
         wrong = "burst belongs to token_bucket and gcra"
     elif rule.lease and not fixed:
         wrong = "lease belongs to fixed_window"

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 from ratelimit.decision import Status
 from ratelimit.plan import Plan
-from ratelimit.rules import Algorithm, Limit, Rule
+from ratelimit.rules import BUCKETS, Algorithm, Limit, Rule
 from ratelimit.storage.base import Count
 
 UNLIMITED_REMAINING = 0xFFFFFFFF
 _tuple = tuple.__new__  # a named tuple by its short way
-_BUCKETS = (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)
 
 
 def size(rule: Rule) -> int:
     """How many hits may pass at once when nothing is in use."""
-    return rule.burst if rule.burst and rule.algorithm in _BUCKETS else rule.rate.amount
+    return rule.burst if rule.burst and rule.algorithm in BUCKETS else rule.rate.amount
 
 
 def status(limit: Limit, count: Count | None, hits: int, now: int) -> Status:

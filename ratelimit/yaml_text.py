@@ -1,4 +1,4 @@
-"""YAML whose scalars stay the text of the file, and whose keys must be text.
+"""YAML whose scalars stay the text of the file, and whose keys must be text. Below `metadata` it is YAML as usual.
 
 Aliases cost nothing (what they name is shared, not copied); a cycle is an error. A key that stands twice in one mapping
 is an error: the first would be lost.
@@ -18,6 +18,10 @@ _INDENT = re.compile(rf"^[ \t?:-]{{{2 * _DEEPEST}}}", re.MULTILINE)  # a level i
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
+_FREE = "metadata"  # the key whose value is free: numbers stay numbers
+_MOST_FREE = 10_000  # values in one of them, with those that aliases repeat
+_MOST_NUMBER = 1e300  # in a Struct numbers are doubles; not a number and infinity are none
+_DEEPEST_FREE = 20  # a reader of a google.protobuf.Struct need not go deeper than 100 messages, three for a level
 
 
 class YamlTextError(Exception):
@@ -63,7 +67,35 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> Any:
         own.add(key.value)
     loader.flatten_mapping(node)  # what is merged comes first, so that own keys win
     for key, value in node.value:
-        mapping[key.value] = loader.construct_object(value)
+        free = key.value == _FREE
+        mapping[key.value] = _free(loader, value, [_MOST_FREE], 0) if free else loader.construct_object(value)
+
+
+def _free(loader: Any, node: yaml.Node, left: list[int], depth: int) -> Any:
+    """What JSON can say of a node: dates and the like stay text. `left` counts the values that may still come."""
+    left[0] -= 1
+    if left[0] < 0 or depth > _DEEPEST_FREE:
+        raise YamlTextError(f"line {node.start_mark.line + 1}: {_FREE} holds too much, or too deep")
+    if isinstance(node, yaml.SequenceNode):
+        return [_free(loader, one, left, depth + 1) for one in node.value]
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        return {_free_key(key): _free(loader, value, left, depth + 1) for key, value in node.value}
+    assert isinstance(node, yaml.ScalarNode)
+    text = _scalar(loader, node)
+    kind = node.tag.removeprefix("tag:yaml.org,2002:")
+    if kind == "bool":
+        return loader.construct_yaml_bool(node)
+    if kind in ("int", "float"):
+        number = loader.construct_yaml_int(node) if kind == "int" else loader.construct_yaml_float(node)
+        return number if abs(number) < _MOST_NUMBER else text
+    return text
+
+
+def _free_key(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise YamlTextError(f"line {node.start_mark.line + 1}: a key in {_FREE} is a mapping or a list")
+    return str(node.value)
 
 
 _TextLoader.add_constructor(None, yaml.SafeLoader.construct_undefined)

@@ -123,6 +123,8 @@ def _walk(directory: Directory) -> Iterator[tuple[Path, str]]:
     hidden = "." if directory.ignore_dot_files else ".."
     for here, folders, files in os.walk(folder, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(hidden)]
+        if Path(here) == folder:  # what others keep there is nothing to us, not even when it cannot be read
+            folders[:] = [name for name in folders if f"{name}.".startswith(directory.prefix)]
         for name in files:
             if not name.startswith(hidden):
                 path = Path(here, name)

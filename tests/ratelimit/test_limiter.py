@@ -16,9 +16,11 @@ from redis.asyncio import Redis
 from ratelimit.algorithms.fixed_window import counter_key
 from ratelimit.errors import RequestError
 from ratelimit.limiter import UNLIMITED_REMAINING, Decision, Limiter, LimitRequest, Unobserved
-from ratelimit.rules import Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
+from ratelimit.options import Options
+from ratelimit.rules import Algorithm, Descriptor, Mode, Node, Rate, Rule, RuleSet, Unit, counter_name
 from ratelimit.storage import MemoryStore, RedisStore, Store, open_store
 from ratelimit.storage.base import Action, Count, Operation
+from ratelimit.storage.split import SplitStore
 from sidecar.errors import ConfigError, StoreError
 from sidecar.redis import connect
 from tests.redis_server import RedisServer
@@ -122,6 +124,47 @@ async def test_hits_of_the_descriptor_win_over_those_of_the_request(world: World
 async def test_zero_blocks_always(world: World) -> None:
     assert (await world.take(1, rules(0))).over
     assert not (await world.take(0, rules(0))).over
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+async def test_a_strict_check_passes_while_one_is_left(world: World, algorithm: Algorithm) -> None:
+    rule = Rule(Rate(2, Unit.MINUTE), algorithm=algorithm, strict=True, label="a")
+    strict = RuleSet({"d": (Node("key", None, children=(Node("limit", "a", rule),)),)})
+    overs = []
+    for hits in (0, 1, 0, 1, 0):
+        overs.append((await world.take(hits, strict)).over)
+    assert overs == [False, False, False, False, True]
+    world.now += 29.5  # half a bucket is filled in 30 seconds
+    assert (await world.take(0, strict)).over
+    world.now += 120
+    assert not (await world.take(2, strict)).over
+
+
+def test_a_rule_in_the_shadow_keeps_no_other_from_counting() -> None:
+    shadow, plain = Rule(Rate(0, Unit.DAY), shadow=True), Rule(Rate(5, Unit.DAY))
+    rule_set = RuleSet({"d": (Node("shadow", None, shadow), Node("plain", None, plain))})
+    both = (Descriptor((("shadow", "x"),)), Descriptor((("plain", "x"),)))
+    limiter = Limiter(MemoryStore(), lambda: NOW, options=Options(stop_when_over=True, local_cache_bytes=10_000))
+    remaining = []
+    for _ in range(3):
+        decision = limiter.decide(rule_set, LimitRequest("d", both))
+        assert isinstance(decision, Decision)
+        remaining.append(decision.statuses[1].remaining)
+    assert remaining == [4, 3, 2]
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+async def test_what_is_given_back_is_where_it_was_counted(algorithm: Algorithm) -> None:
+    """A limit per second has a store of its own."""
+    rule = Rule(Rate(5, Unit.SECOND), algorithm=algorithm)
+    rule_set = RuleSet({"d": (Node("k", None, rule),)})
+    limiter = Limiter(SplitStore(MemoryStore(), MemoryStore()), lambda: NOW)
+    remaining = []
+    for hits in (4, -3, 0):
+        decision = limiter.decide(rule_set, LimitRequest("d", (Descriptor((("k", "x"),), hits),)))
+        decided = await decision if inspect.isawaitable(decision) else decision
+        remaining.append(decided.statuses[0].remaining)
+    assert remaining == [1, 4, 4]
 
 
 async def test_a_window_ends(world: World) -> None:

@@ -219,3 +219,40 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
         file.truncate(50 << 20)
     with pytest.raises(ConfigError, match=r"rules\.yaml: error loading config file: it is larger than 16 MiB"):
         load(tmp_path)
+
+
+def metadata(text: str) -> object:
+    match = build([RuleFile("f", f"domain: d\ndescriptors: [{{key: a, limits: [1/s], metadata: {text}}}]")]).match(
+        "d", Descriptor((("a", "x"),))
+    )
+    assert match is not None
+    return match.metadata
+
+
+def test_metadata_is_yaml_as_usual() -> None:
+    text = "{n: 3, p: 0.5, h: 0x10, t: true, f: no, z: null, s: '3', d: 2024-01-01, 404: [1, {a: b}]}"
+    assert metadata(text) == {
+        "n": 3, "p": 0.5, "h": 16, "t": True, "f": False, "z": None, "s": "3", "d": "2024-01-01", "404": [1, {"a": "b"}],
+    }  # fmt: skip
+
+
+def test_metadata_holds_no_number_that_a_struct_cannot() -> None:
+    assert metadata("{a: .inf, b: .nan, c: -.inf}") == {"a": ".inf", "b": ".nan", "c": "-.inf"}
+    assert metadata(f"{{a: {'9' * 400}}}") == {"a": "9" * 400}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{a: " * 30 + "1" + "}" * 30,
+        "&m {a: *m}",
+        "{a: &a [1,2,3,4,5,6,7,8,9], b: &b [*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b,*b,*b], d: [*c,*c,*c,*c,*c,*c,*c,*c], e: [*c,*c,*c,*c,*c,*c,*c,*c]}",
+        "{a: !!int x}",
+        "{a: !!bool x}",
+        "{? [a] : b}",
+        "[a]",
+    ],
+)
+def test_metadata_that_no_answer_could_hold_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="f: error loading config file: "):
+        metadata(text)

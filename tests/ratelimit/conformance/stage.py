@@ -304,21 +304,18 @@ class Performance:
     def _counters(
         self, store: Store, nodes: Callable[[], list[Redis]] | None, said: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Every counter of the case. Of the embedded store: those that the step names, and how many others."""
+        """Every counter of the case that is not 0."""
         if nodes is not None:
-            found = counters(nodes(), self._prefix)
-            return {key: int(value) if value.lstrip("-").isdigit() else value for key, (value, _) in found.items()}
+            found = {key: value for key, (value, _) in counters(nodes(), self._prefix).items()}
+            return {key: int(value) if value.isdigit() else value for key, value in found.items() if value != "0"}
         assert isinstance(store, MemoryStore)
-        alive = {key: self._value(store, key) if value != "any" else "any" for key, value in said.items()}
+        alive = {key: self._value(store, key) for key in store._counters} | dict.fromkeys(store._logs, "any")
         # What belongs to a window that is over may be gone: nothing reads it any more.
-        over = {key for key in said if _window(key) < max(_window(other) for other in said if _same(key, other))}
-        others = len(store) - len(said)
-        moved = any(step.at is not None for step in self._case.steps)
-        gone = {key: said[key] for key in over}
-        return alive | gone | ({"others": others} if others and not moved else {})
+        gone = {key: value for key, value in said.items() if any(_older(key, other) for other in said)}
+        return gone | {key: value for key, value in alive.items() if value}
 
     def _value(self, store: MemoryStore, key: str) -> int:
-        look = Operation(self._prefix + key, Action.ADD, 0, MAX_COUNT, 1)
+        look = Operation(key, Action.ADD, 0, MAX_COUNT, 1)
         counts = store.apply([look], self._now)
         assert not inspect.isawaitable(counts)
         return counts[0].value
@@ -337,11 +334,7 @@ class Performance:
         return {"lives": wrong} if wrong else {}
 
 
-def _window(key: str) -> int:
-    found = _WINDOW.fullmatch(key)
-    return int(found.group(2)) if found else 0
-
-
-def _same(key: str, other: str) -> bool:
+def _older(key: str, other: str) -> bool:
+    """Whether both are one counter's windows, and the first began earlier."""
     one, two = _WINDOW.fullmatch(key), _WINDOW.fullmatch(other)
-    return bool(one and two and one.group(1) == two.group(1)) or key == other
+    return bool(one and two and one.group(1) == two.group(1) and int(one.group(2)) < int(two.group(2)))

@@ -19,7 +19,7 @@ and then compares all that it says:
     headers, metadata     of the answer; none where a step names none
     reserved              what can be settled, by label: `5@1702944000`
     asks                  round trips to the store that the call took
-    stored, per_second    every counter of the case in the store (that of SECOND limits): `any` is any value
+    stored, per_second    every counter of the case in the store (that of SECOND limits) that is not 0: `any` is any value
     lives                 [least, most] seconds that a counter in Redis lives
     stats                 by the limit's key in the metrics, what is counted there; what is 0 is left out
     unknown, overruled    calls of a domain without rules by domain; calls that SHADOW_MODE let through

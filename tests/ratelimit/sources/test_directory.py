@@ -45,7 +45,12 @@ def test_files_of_others_are_not_read_from_the_root(tmp_path: Path) -> None:
     write(tmp_path / "sub" / "config.c.yaml", rules("c"))  # the same name as config/c.yaml
     write(tmp_path / "sub" / "elsewhere" / "x.yaml", "domain: [")
     write(tmp_path / "sub" / "configs.yaml", "domain: [")
-    assert set(load(Directory(tmp_path, "sub")).domains) == {"a", "b", "c"}
+    write(tmp_path / "sub" / "config.d" / "d.yaml", rules("d"))
+    (tmp_path / "sub" / "elsewhere").chmod(0)
+    try:
+        assert set(load(Directory(tmp_path, "sub")).domains) == {"a", "b", "c", "d"}
+    finally:
+        (tmp_path / "sub" / "elsewhere").chmod(0o700)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from ratelimit import rlconfig, settings
+from ratelimit import settings
+from ratelimit.http import rlconfig
 from ratelimit.settings import RuleFile
-from ratelimit.sources.rls_conf_pb2 import DAY, RateLimitConfig, RateLimitDescriptor
+from ratelimit.sources.rls_conf_pb2 import DAY, WEEK, RateLimitConfig, RateLimitDescriptor
 from ratelimit.sources.xds import TYPE_URL, ClientTls, ManagementServer, XdsSource, rule_files
 from sidecar.errors import ConfigError
 from tests.ratelimit.sources.recorder import running
@@ -228,7 +229,7 @@ def packed(message: RateLimitConfig) -> Any:
 def test_every_field_becomes_what_the_yaml_says() -> None:
     message = RateLimitConfig(name="n", domain="mesh")
     one = message.descriptors.add(key="k", value="v", shadow_mode=True, detailed_metric=True)
-    one.rate_limit.unit = 7
+    one.rate_limit.unit = WEEK
     one.rate_limit.requests_per_unit = 9
     one.rate_limit.name = "nine"
     one.rate_limit.replaces.add(name="ten")
@@ -264,5 +265,5 @@ def test_a_unit_that_is_not_known() -> None:
 def test_a_unit_without_a_limit() -> None:
     message = config("mesh", name="n")
     message.descriptors[0].rate_limit.unlimited = True
-    with pytest.raises(ConfigError, match="^n: should not specify rate limit unit when unlimited$"):
+    with pytest.raises(ConfigError, match=r"^n: should not specify rate limit unit when unlimited$"):
         settings.build(rule_files(packed(message)))

@@ -8,14 +8,15 @@ change what happens, `Environment.warnings` says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratelimit.options import Options
-from ratelimit.redisvariables import certificates, redis_url
 from ratelimit.sources.directory import Directory
 from ratelimit.sources.xds import ClientTls, ManagementServer
-from ratelimit.variables import Variables
+from ratelimit.standalone.redisvariables import certificates, redis_url
+from ratelimit.standalone.stores import Stores
+from ratelimit.standalone.variables import Variables
 from sidecar.errors import ConfigError
 from sidecar.logs import LogFormat, LogLevel
 from sidecar.options import ServerOptions, Tls
@@ -49,18 +50,6 @@ WITHOUT_EFFECT = (
     "TRACING_SERVICE_NAMESPACE", "TRACING_SERVICE_INSTANCE_ID", "TRACING_EXPORTER_PROTOCOL", "TRACING_SAMPLING_RATE",
 )  # fmt: skip
 NOT_SERVED = (*_NOT_SERVED, *WITHOUT_EFFECT)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Where counters live, as URLs. Without `per_second`, windows of a second live with the others.
-
-    With `watched` the service is healthy only while the store answers, not only once it has.
-    """
-
-    url: str = field(repr=False)
-    per_second: str = field(default="", repr=False)
-    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

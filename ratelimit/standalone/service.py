@@ -20,24 +20,26 @@ from pathlib import Path
 
 import structlog
 
-from ratelimit import health as parts
-from ratelimit.api import api_paths
-from ratelimit.debug import DebugSources, debug_paths, metrics_answer
 from ratelimit.description import describe
-from ratelimit.environment import Environment, Stores
-from ratelimit.health import Health
-from ratelimit.http_server import Answer, HttpServer
+from ratelimit.standalone import health as parts
+from ratelimit.http.api import api_paths
+from ratelimit.http.debug import DebugSources, debug_paths, metrics_answer
+from ratelimit.standalone.health import Health
+from ratelimit.http.server import Answer, HttpServer
 from ratelimit.limiter import Limiter
 from ratelimit.observed import observed
+from ratelimit.operator import Operator
 from ratelimit.presenter import presenter
+from ratelimit.quota.server import quota_service
 from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
 from ratelimit.sources import Source
 from ratelimit.sources.directory import Directory, DirectorySource
 from ratelimit.sources.path import PathSource
 from ratelimit.sources.xds import ManagementServer, XdsSource
+from ratelimit.standalone.environment import Environment
+from ratelimit.standalone.stores import OpenStores
 from ratelimit.stats import Stats
-from ratelimit.storage import Store, open_store
 from sidecar import logs
 from sidecar.errors import ConfigError, StoreError
 from sidecar.lifecycle import keep_what_is_loaded
@@ -60,11 +62,11 @@ async def serve(environment: Environment, *, engine: Engine = "native", grace: f
     for warning in environment.warnings:
         _log.warning("not_served", what=warning)
     stopping = _signals()
-    store = _open(environment.stores)
+    stores = OpenStores(environment.stores)
     try:
-        await _Service(environment, store, engine, grace).run(stopping)
+        await _Service(environment, stores, engine, grace).run(stopping)
     finally:
-        await store.close()
+        await stores.store.close()
 
 
 def _signals() -> asyncio.Event:
@@ -75,15 +77,6 @@ def _signals() -> asyncio.Event:
     return stopping
 
 
-def _open(stores: Stores) -> Store:
-    main = open_store(stores.url)
-    if not stores.per_second:
-        return main
-    from ratelimit.storage.split import SplitStore
-
-    return SplitStore(main, open_store(stores.per_second))
-
-
 def _source(rules: Directory | ManagementServer | Path) -> Source:
     if isinstance(rules, Path):
         return PathSource(rules)
@@ -91,9 +84,9 @@ def _source(rules: Directory | ManagementServer | Path) -> Source:
 
 
 class _Service:
-    def __init__(self, environment: Environment, store: Store, engine: Engine, grace: float) -> None:
+    def __init__(self, environment: Environment, stores: OpenStores, engine: Engine, grace: float) -> None:
         self._environment = environment
-        self._store = store
+        self._stores = stores
         self._grace = grace
         self._rules: Current[RuleSet | None] = Current(None)
         self._first = asyncio.Event()  # rules have come, or have failed to
@@ -104,12 +97,14 @@ class _Service:
             {parts.STORE: False, parts.RULES: self._healthy_without_rules, parts.RUNNING: True}, self._tell
         )
         options = environment.options
-        limiter = Limiter(store, time.time, self._stats, options=options)
+        limiter = Limiter(stores.store, time.time, self._stats, options=options)
         service = rate_limit_service(
             limiter, self._rules.get, presenter(options), describe=describe if options.metadata else None
         )
+        self._operator = Operator(stores.store, time.time, options)
+        quotas = quota_service(self._operator, self._rules.get)
         self._server = GrpcServer(
-            [observed(service, self._stats)],
+            [observed(service, self._stats), quotas],
             listen=environment.listen,
             engine=engine,
             options=environment.server,
@@ -124,7 +119,7 @@ class _Service:
 
     def _http_servers(self, api: Mapping[str, Answer]) -> list[HttpServer]:
         http = self._environment.http
-        sources = DebugSources(self._rules.get, self._stats, self._health, self._refresh)
+        sources = DebugSources(self._rules.get, self._operator, self._stats, self._health, self._refresh)
         servers = [
             HttpServer("PORT", http.api, api),
             HttpServer("DEBUG_PORT", http.debug, debug_paths(sources)),
@@ -135,11 +130,11 @@ class _Service:
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything, from the start to the end."""
         async with contextlib.AsyncExitStack() as stack:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._source.reload)
             for server in self._http:
                 await server.start()
                 stack.push_async_callback(server.stop)
             await stack.enter_async_context(_running(self._follow(), self._probe()))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._source.reload)
             if self._environment.rules_first:
                 await _first_of(self._first, stopping)
                 if self._fatal and self._refused is not None:
@@ -195,7 +190,7 @@ class _Service:
         """Ask the store until it answers; when the environment wants it watched, go on asking."""
         while True:
             try:
-                await self._store.ping()
+                await self._stores.store.ping()
             except StoreError as error:
                 if self._health.parts[parts.STORE]:
                     _log.warning("store_lost", reason=str(error))
@@ -210,8 +205,7 @@ class _Service:
         self._server.report(serving=healthy)
 
     def _refresh(self) -> None:
-        nodes = getattr(self._store, "nodes", ())
-        self._stats.connected(sum(node.connected for node in nodes))
+        self._stats.stores(connections=self._stores.connections, left_alone=self._stores.left_alone)
 
 
 async def _first_of(*events: asyncio.Event) -> None:
