@@ -97,19 +97,21 @@ def in_space(history: list[Decision]) -> list[Decision]:
     ]
 
 
-async def answers(url: str, history: list[Decision]) -> list[list[Count]]:
-    store = RedisStore(connect(url, timeout=5))
+async def answers(url: str, history: list[Decision], *, clustered: bool) -> list[list[Count]]:
+    client = connect(url, timeout=5)
+    client.clustered = clustered
+    store = RedisStore(client)
     try:
         return [list(await store.apply(one.operations, one.now)) for one in history]
     finally:
         await store.close()
 
 
-def agree(redis_url: str, history: list[Decision]) -> None:
+def agree(redis_url: str, history: list[Decision], *, clustered: bool = False) -> None:
     history = in_space(history)
     memory = MemoryStore()
     counts = [list(memory.apply(one.operations, one.now)) for one in history]
-    assert counts == asyncio.run(answers(redis_url, history))
+    assert counts == asyncio.run(answers(redis_url, history, clustered=clustered))
     for one, found in zip(history, counts, strict=True):
         for operation, count in zip(one.operations, found, strict=True):
             assert 0 <= count.value <= MAX_COUNT
@@ -120,22 +122,24 @@ with_redis = settings(max_examples=150, deadline=None, suppress_health_check=[He
 
 
 @with_redis
-@given(history=histories(list(Algorithm), st.just("{a}"), _MOST_BACK))
-def test_memory_and_redis_agree_in_one_slot(redis_url: str, history: list[Decision]) -> None:
+@given(history=histories(list(Algorithm), slots, _MOST_BACK))
+def test_memory_and_redis_agree(redis_url: str, history: list[Decision]) -> None:
     agree(redis_url, history)
 
 
 @settings(with_redis, max_examples=100)
-@given(history=histories([Algorithm.FIXED_WINDOW], slots, 0))
-def test_memory_and_redis_agree_on_fixed_windows_alone(redis_url: str, history: list[Decision]) -> None:
-    agree(redis_url, history)
+@given(history=histories([Algorithm.FIXED_WINDOW], slots, 0), clustered=st.booleans())
+def test_memory_and_redis_agree_on_fixed_windows_alone(
+    redis_url: str, history: list[Decision], clustered: bool
+) -> None:
+    agree(redis_url, history, clustered=clustered)
 
 
 @settings(with_redis, max_examples=60)
 @given(history=histories([one for one in Algorithm if one is not Algorithm.SLIDING_LOG], slots, 0))
 def test_memory_and_redis_agree_across_slots(redis_url: str, history: list[Decision]) -> None:
     """A log is not as it was before when an entry is given back: the correction is a second entry."""
-    agree(redis_url, history)
+    agree(redis_url, history, clustered=True)
 
 
 @settings(max_examples=150, deadline=None)
