@@ -69,10 +69,10 @@ class Load(NamedTuple):
 def loads() -> tuple[Load, ...]:
     """A burst of 60 in the 5 s before an edge and one after it; 2 a second; 4 a second in every other half minute."""
     edge = [PERIOD - 5 + number / 12 for number in range(120)]
-    steady = [number / 2 for number in range(8 * PERIOD // 2)]
+    steady = [number / 2 for number in range(8 * PERIOD)]
     on_off = [at / 4 for at in range(4 * 240) if at / 4 % 60 < 30]
     return (
-        Load("60 calls before and 60 after an edge", edge),
+        Load("60 before and 60 after an edge", edge),
         Load("steady, twice the limit", steady),
         Load("on and off, 30 s each", on_off),
     )

@@ -196,3 +196,11 @@ def test_gcra_outlives_a_change_of_its_limit() -> None:
     kept.limit = kept.burst = 0
     assert not kept.admit(1, START)
     assert kept.at(START).add(5) == kept.at(START)
+
+
+def test_gcra_takes_a_part_under_an_old_limit_for_less_than_a_microsecond() -> None:
+    kept = Kept(Algorithm.GCRA, 10**9)
+    kept.add(16, START)  # 0.96 microseconds
+    kept.limit = kept.burst = 3
+    assert kept.at(START).in_use == 1
+    assert kept.at(START).until_free == 1

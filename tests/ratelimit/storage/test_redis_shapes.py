@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from ratelimit.rules import Algorithm
-from ratelimit.storage import RedisStore, open_store
-from ratelimit.storage.base import Action, Count
+from ratelimit.storage import MemoryStore, RedisStore, open_store
+from ratelimit.storage.base import MAX_COUNT, Action, Count
 from sidecar.errors import StoreError
 from sidecar.redis import connect
 from tests.ratelimit.storage.operations import NOON, SHAPES, operation
@@ -92,9 +92,28 @@ async def test_a_log_lets_go_of_what_has_expired_and_of_what_cancels_out(
     for number in range(1100):  # more than one page of the script
         await store.apply(many, NOON + 2000 + number / 1000)
     assert await client.zcard(key) == 1100 + 1
+    assert (await store.apply(many, NOON + 2006.0005))[0].value == 99 + 1
+    assert await client.zcard(key) == 99 + 1 + 1
     assert (await store.apply(many, NOON + 3000))[0].value == 1
     assert await client.zcard(key) == 1 + 1
     await store.apply([many[0]._replace(action=Action.ADJUST, hits=-1, at=NOON + 3000)], NOON + 3000)
+    assert await client.exists(key) == 0
+
+
+async def test_a_log_that_was_full_to_the_brim_is_empty_when_all_has_expired(
+    store: RedisStore, client: Redis, domain: str
+) -> None:
+    """Its sum stood still where numbers end, so what expires does not add up."""
+    memory, key = MemoryStore(), f"{{{domain}}}_log"
+    most = operation(key, Action.ADJUST, MAX_COUNT, MAX_COUNT, algorithm=Algorithm.SLIDING_LOG, seconds=7)
+    for now, hits, at in (
+        (5, MAX_COUNT, 0), (5, -(MAX_COUNT // 2), 2), (5, MAX_COUNT, 3), (5, -(MAX_COUNT // 2), 4), (5, 5, 5),
+        (8, 0, 8), (9, 0, 9), (10, 0, 10), (11, 0, 11), (13, 0, 13),
+    ):  # fmt: skip
+        one = [most._replace(hits=hits, at=NOON + at)]
+        count = (await store.apply(one, NOON + now))[0]
+        assert [count] == memory.apply(one, NOON + now)
+    assert count == Count(0)
     assert await client.exists(key) == 0
 
 

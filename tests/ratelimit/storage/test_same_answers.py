@@ -62,6 +62,8 @@ def histories(
     for _ in range(draw(st.integers(1, 12))):
         now = max(latest - back, now + draw(steps | st.floats(-back, 0)))
         latest = max(latest, now)
+        if draw(st.integers(0, 5)) == 5:
+            there = [one._replace(limit=reloaded(one, draw(limits))) for one in there]
         operations, actions = [], {}
         for _ in range(draw(st.integers(1, 4))):
             key, limit, ttl, shape = draw(st.sampled_from(there))
@@ -74,6 +76,12 @@ def histories(
             operations.append(Operation(key, actions[key], hits, limit, ttl, shape, max(0, at)))
         history.append(Decision(now, tuple(operations)))
     return history
+
+
+def reloaded(rule: Rule, limit: int) -> int:
+    """Another limit. A token bucket's may only grow: it is forgotten when it is full by the old one."""
+    bucket = rule.shape is not None and rule.shape.algorithm is Algorithm.TOKEN_BUCKET
+    return max(rule.limit, limit) if bucket else limit
 
 
 def in_space(history: list[Decision]) -> list[Decision]:
@@ -89,19 +97,21 @@ def in_space(history: list[Decision]) -> list[Decision]:
     ]
 
 
-async def answers(url: str, history: list[Decision]) -> list[list[Count]]:
-    store = RedisStore(connect(url, timeout=5))
+async def answers(url: str, history: list[Decision], *, clustered: bool) -> list[list[Count]]:
+    client = connect(url, timeout=5)
+    client.clustered = clustered
+    store = RedisStore(client)
     try:
         return [list(await store.apply(one.operations, one.now)) for one in history]
     finally:
         await store.close()
 
 
-def agree(redis_url: str, history: list[Decision]) -> None:
+def agree(redis_url: str, history: list[Decision], *, clustered: bool = False) -> None:
     history = in_space(history)
     memory = MemoryStore()
     counts = [list(memory.apply(one.operations, one.now)) for one in history]
-    assert counts == asyncio.run(answers(redis_url, history))
+    assert counts == asyncio.run(answers(redis_url, history, clustered=clustered))
     for one, found in zip(history, counts, strict=True):
         for operation, count in zip(one.operations, found, strict=True):
             assert 0 <= count.value <= MAX_COUNT
@@ -112,16 +122,24 @@ with_redis = settings(max_examples=150, deadline=None, suppress_health_check=[He
 
 
 @with_redis
-@given(history=histories(list(Algorithm), st.just("{a}"), _MOST_BACK))
-def test_memory_and_redis_agree_in_one_slot(redis_url: str, history: list[Decision]) -> None:
+@given(history=histories(list(Algorithm), slots, _MOST_BACK))
+def test_memory_and_redis_agree(redis_url: str, history: list[Decision]) -> None:
     agree(redis_url, history)
+
+
+@settings(with_redis, max_examples=100)
+@given(history=histories([Algorithm.FIXED_WINDOW], slots, 0), clustered=st.booleans())
+def test_memory_and_redis_agree_on_fixed_windows_alone(
+    redis_url: str, history: list[Decision], clustered: bool
+) -> None:
+    agree(redis_url, history, clustered=clustered)
 
 
 @settings(with_redis, max_examples=60)
 @given(history=histories([one for one in Algorithm if one is not Algorithm.SLIDING_LOG], slots, 0))
 def test_memory_and_redis_agree_across_slots(redis_url: str, history: list[Decision]) -> None:
     """A log is not as it was before when an entry is given back: the correction is a second entry."""
-    agree(redis_url, history)
+    agree(redis_url, history, clustered=True)
 
 
 @settings(max_examples=150, deadline=None)
