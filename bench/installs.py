@@ -57,6 +57,21 @@ def portkey_version(package: Path) -> str:
     return f"Portkey {json.loads((package / 'package.json').read_text())['version']}, @hono/node-server {_HONO}"
 
 
+RATELIMIT_VERSION = "v1.4.1-0.20260122083618-3fb702589d36"  # the newest that Go's proxy has
+
+
+def envoyproxy_ratelimit() -> Path:
+    """envoyproxy/ratelimit's service, built from source. Raises `UnavailableError`."""
+    home = _home("ratelimit")
+    binary = home / "service_cmd"
+    if not binary.is_file():
+        if shutil.which("go") is None:
+            raise UnavailableError("needs Go")
+        module = f"github.com/envoyproxy/ratelimit/src/service_cmd@{RATELIMIT_VERSION}"
+        _run(["env", f"GOBIN={home}", "go", "install", module], home)
+    return binary
+
+
 def node_version() -> str:
     """Of the node that runs it."""
     return f"node {_run(['node', '--version'], FOLDER).strip()}"

@@ -124,7 +124,7 @@ def main() -> int:
                 )
                 runs[lease].append(figures)
     table = Table(
-        title=f"one limit of {arguments.limit} an hour, {arguments.instances} instances, {arguments.clients} clients each, "
+        title=f"{arguments.limit} hits an hour, {arguments.instances} instances, {arguments.clients} clients each, "
         f"medians of {arguments.rounds} rounds; {machine()}"
     )
     for column in ("lease", "round trips per decision", "decisions/s", "CPU us", "overshoot (worst)",

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from rich.console import Console
 from rich.table import Table
 
+from headgate.operator_cli import add_operator_commands
 from ratelimit import __main__ as service
 from ratelimit.client import ClientTls, Question, ask, names, parse_entries
 from ratelimit.config_check import check as check_directory
@@ -97,3 +98,6 @@ def _show(question: Question, response: Any) -> None:
     _out.print(f"overall: {_CODES.get(response.overall_code, 'unknown')}")
     for header in response.response_headers_to_add:
         _out.print(f"{header.key}: {header.value}", markup=False, highlight=False)
+
+
+add_operator_commands(ratelimit_app)

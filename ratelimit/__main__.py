@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ratelimit import environment
-from ratelimit.environment import MEMORY, Environment, HttpAddresses
-from ratelimit.service import serve
-from ratelimit.stores import Stores
+from ratelimit.standalone import environment
+from ratelimit.standalone.environment import MEMORY, Environment, HttpAddresses
+from ratelimit.standalone.service import serve
+from ratelimit.standalone.stores import Stores
 from sidecar.errors import ConfigError
 from sidecar.lifecycle import run
 from sidecar.server import Engine

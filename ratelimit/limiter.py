@@ -219,15 +219,15 @@ class Limiter:
                 reservations.append((limit.rule.label, Settlement(hits, now)))
             elif count.over and stored and not local and self._local is not None:
                 self._remember(limit, now)
-        shown = tuple(answers) if plan.single else by_descriptor(plan, answers)
+        statuses = tuple(answers) if plan.single else by_descriptor(plan, answers)
         if over and (plan.quota or self._options.quota):
-            over = self._over(shown)
+            over = self._over(statuses)
         if plan.leased:
             self._planner.end_leases(plan, counts, now, over=over and not self._options.shadow)
         if over and self._options.shadow:
             self._observer.overruled()
             over = False
-        return Decision(over, shown, () if over or not stored else tuple(reservations))
+        return Decision(over, statuses, () if over or not stored else tuple(reservations))
 
     def _over(self, answers: Sequence[Status]) -> bool:
         """Whether the call is denied: by any rule that is no quota, or by every quota together."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ratelimit.stats import Stats
 from sidecar.errors import RpcError, StoreError
-from sidecar.rpc import CallContext, Reply, Service, UnaryMethod
-from sidecar.series import Histogram
+from sidecar.rpc import REPLIES, CallContext, Reply, Service, UnaryMethod
 
 REDIS_ERROR, SERVICE_ERROR = "redis_error", "service_error"
 
@@ -27,22 +25,23 @@ def kind_of(error: RpcError) -> str:
 
 
 def _observed(method: UnaryMethod, stats: Stats, timer: Callable[[], float]) -> UnaryMethod:
-    name = method.name
+    calls, seconds = stats.calls(method.name)
 
     def handle(message: Any, context: CallContext) -> Reply | Awaitable[Reply]:
-        seconds, started = stats.called(name), timer()
+        started = timer()
+        calls.value += 1
         try:
             reply = method.handle(message, context)
         except RpcError as error:
             stats.failed(kind_of(error))
             seconds.observe(timer() - started)
             raise
-        if inspect.isawaitable(reply):
-            return later(reply, seconds, started)
+        if not isinstance(reply, REPLIES):
+            return later(reply, started)
         seconds.observe(timer() - started)
         return reply
 
-    async def later(waiting: Awaitable[Reply], seconds: Histogram, started: float) -> Reply:
+    async def later(waiting: Awaitable[Reply], started: float) -> Reply:
         try:
             return await waiting
         except RpcError as error:
@@ -51,4 +50,4 @@ def _observed(method: UnaryMethod, stats: Stats, timer: Callable[[], float]) -> 
         finally:
             seconds.observe(timer() - started)
 
-    return UnaryMethod(name, method.request, handle)
+    return UnaryMethod(method.name, method.request, handle)

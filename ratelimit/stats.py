@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from ratelimit.exposition import family
+from ratelimit.http.exposition import family
 from ratelimit.rules import Limit
 from sidecar.series import Counter, Family, Gauge, Histogram, Labels, SeriesT
 
@@ -52,12 +52,14 @@ def key_labels(stat: str) -> Labels:
 class _Hits:
     """The counters of one key. Each is made when it is first needed: what never happened is not shown."""
 
-    __slots__ = ("_counters", "_families", "_labels")
+    __slots__ = ("_counters", "_families", "_labels", "total", "within")
 
     def __init__(self, families: dict[str, Family[Counter]], labels: Labels) -> None:
         self._families = families
         self._labels = labels
         self._counters: dict[str, Counter] = {}
+        self.total: Counter | None = None  # at hand, because every decision counts in it
+        self.within: Counter | None = None
 
     def add(self, what: str, hits: int) -> None:
         """Count `hits` of this kind."""
@@ -66,6 +68,7 @@ class _Hits:
         counter = self._counters.get(what)
         if counter is None:
             counter = self._counters[what] = self._families[what].labels(*self._labels)
+            self.total, self.within = self._counters.get("total_hits"), self._counters.get("within_limit")
         counter.value += hits
 
 
@@ -145,16 +148,25 @@ class Stats:
         """One limit was checked: `count` is its counter after `hits` more, `local` an answer without the store."""
         if hits <= 0:
             return
-        series = self._by_stat.get(limit.stat) or self._series(limit.stat)
+        series = self._by_stat.get(limit.stat)
+        if series is None:
+            series = self._series(limit.stat)
         amount = limit.rule.rate.amount
         near = self._near.get(amount)
         if near is None:
             near = self._threshold(amount)
-        before = count - hits
-        series.add("total_hits", hits)
+        total, within = series.total, series.within
+        if total is None:
+            series.add("total_hits", hits)
+        else:
+            total.value += hits
         if not over:
-            series.add("near_limit", min(hits, count - near))
-            series.add("within_limit", hits)
+            if count > near:
+                series.add("near_limit", min(hits, count - near))
+            if within is None:
+                series.add("within_limit", hits)
+            else:
+                within.value += hits
             return
         # Hits before the limit was reached are near it; a call that counted nothing is beyond it as a whole.
         beyond = min(hits, count - amount) if not local and count > amount else hits
@@ -162,7 +174,7 @@ class Stats:
         if local:
             series.add("over_limit_with_local_cache", hits)
         elif beyond < hits:
-            series.add("near_limit", amount - max(near, before))
+            series.add("near_limit", amount - max(near, count - hits))
         if limit.rule.shadow:
             series.add("shadow_mode", beyond)
 
@@ -196,10 +208,9 @@ class Stats:
         """A call could not be decided: `redis_error` or `service_error`."""
         self._errors.labels(kind).inc()
 
-    def called(self, method: str) -> Histogram:
-        """A gRPC call has come: count it; what is returned takes its time in the end."""
-        self._requests.labels(method).inc()
-        return self._response_seconds.labels(method)
+    def calls(self, method: str) -> tuple[Counter, Histogram]:
+        """Where the calls of a gRPC method are counted, and their time."""
+        return self._requests.labels(method), self._response_seconds.labels(method)
 
     def loaded(self, *, taken: bool) -> None:
         """Rules have come."""

@@ -81,6 +81,7 @@ def _free(loader: Any, node: yaml.Node, left: list[int], depth: int) -> Any:
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         return {_free_key(key): _free(loader, value, left, depth + 1) for key, value in node.value}
+    assert isinstance(node, yaml.ScalarNode)
     text = _scalar(loader, node)
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     if kind == "bool":

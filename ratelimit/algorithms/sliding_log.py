@@ -105,7 +105,7 @@ class SlidingLog:
 
     def _enter(self, hits: int, at: int) -> SlidingLog:
         log = self._log
-        hits = min(MOST - log[_SUM], max(-log[_SUM], hits))
+        hits = min(MOST - log[_SUM], hits)
         if hits:
             index = self._place(at)
             if index < len(log) and log[index] == at:

@@ -63,7 +63,7 @@ methods.gcra = function()
   end
 
   function self.save(key, state, ttl)
-    redis.call('SET', key, text(state.tat) .. ' ' .. text(state.part), 'EX', ttl)
+    redis.call('SET', key, string.format('%.0f %.0f', state.tat, state.part), 'EX', ttl)
   end
 
   return self

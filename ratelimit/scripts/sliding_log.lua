@@ -53,7 +53,7 @@ methods.sliding_log = function()
   end
 
   local function enter(state, hits, at)
-    hits = min(MOST - state.sum, max(-state.sum, hits))
+    hits = min(MOST - state.sum, hits)
     if hits == 0 then return end
     local key, before = state.key, 0
     if state.newest and at <= state.newest then

@@ -50,7 +50,7 @@ methods.sliding_window = function()
   end
 
   function self.save(key, state, ttl)
-    local stored = text(state.start / SECOND) .. ' ' .. text(state.previous) .. ' ' .. text(state.current)
+    local stored = string.format('%.0f %.0f %.0f', state.start / SECOND, state.previous, state.current)
     redis.call('SET', key, stored, 'EX', ttl)
   end
 

@@ -54,7 +54,7 @@ methods.token_bucket = function()
   end
 
   function self.save(key, state, ttl)
-    redis.call('SET', key, text(state.now) .. ' ' .. text(state.used) .. ' ' .. text(state.part), 'EX', ttl)
+    redis.call('SET', key, string.format('%.0f %.0f %.0f', state.now, state.used, state.part), 'EX', ttl)
   end
 
   return self

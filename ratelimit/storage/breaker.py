@@ -56,7 +56,10 @@ class Breaker:
             self._heard(turn, None)
             return answer
         if isinstance(answer, asyncio.Future):
-            answer.add_done_callback(self._told)
+            if answer.done():
+                self._done(turn, answer)
+            else:
+                answer.add_done_callback(self._told)
             return answer
         return self._watched(turn, answer)
 

@@ -1,8 +1,8 @@
 """Counters in Redis, shared by every replica: one round trip per decision.
 
-The counters of one slot (a tenant's RESERVE rules share one by their hash tag) are decided in one step, in one
-script call: fixed windows alone by the shorter script, every other mixture by the one that knows all algorithms.
-Other counters go with the same pipeline, each slot in a call of its own; for what that means see
+A decision is one step, in one script call: fixed windows alone by the shorter script, every other mixture by the one
+that knows all algorithms. In a cluster that is so for the counters of one slot (a tenant's RESERVE rules share one by
+their hash tag). Other counters go with the same pipeline, each slot in a call of its own; for what that means see
 ratelimit/storage/across.py.
 
 A decision that fails in time may still have counted: what was sent is never sent again.
@@ -56,7 +56,7 @@ class RedisStore:
 
         Raises `StoreError`: at once when nothing was sent, else when awaited.
         """
-        if _in_one_slot(operations):
+        if operations and (not self._client.clustered or _in_one_slot(operations)):
             call = _Call(self._client, operations, now)
             self._client.send(call)
             return call

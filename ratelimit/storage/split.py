@@ -42,7 +42,7 @@ class SplitStore:
         operations = tuple(share.values())
         store = self._per_second if operations[0].per_second else self._main
         answer = store.apply(operations, now)
-        return answer if isinstance(answer, Sequence) else await answer
+        return answer if isinstance(answer, list) else await answer
 
     async def forget(self, keys: Sequence[str]) -> None:
         """Delete counters, wherever they are. Raises `StoreError`; some may then be deleted."""

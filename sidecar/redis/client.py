@@ -18,7 +18,12 @@ _RECHECK = 1.0
 
 
 class Client(Protocol):
-    """Pipelined requests to Redis. Nothing is sent, and no loop is needed, before the first one."""
+    """Pipelined requests to Redis. Nothing is sent, and no loop is needed, before the first one.
+
+    `clustered`: the keys of one command must share a slot.
+    """
+
+    clustered: bool
 
     def send(self, request: Request) -> None:
         """Send `request` with all others of this loop tick. Raises `StoreError` when it is refused: not sent."""

@@ -43,6 +43,8 @@ class Cluster:
     At most `max_in_flight` requests are unanswered per node.
     """
 
+    clustered = True
+
     def __init__(self, seeds: Sequence[Address], session: Session, *, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         self._seeds = tuple(seeds)
         self._session = session

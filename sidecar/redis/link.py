@@ -59,6 +59,8 @@ class Link:
     and a server that has moved is followed; without it only a connection that is lost, or a READONLY, has it asked.
     """
 
+    clustered = False
+
     def __init__(
         self,
         resolve: Resolve,

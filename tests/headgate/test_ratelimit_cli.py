@@ -16,13 +16,13 @@ from ratelimit import __main__ as module
 from ratelimit import settings
 from ratelimit.__main__ import Arguments, combined
 from ratelimit.client import parse_entries
-from ratelimit.environment import HttpAddresses
 from ratelimit.limiter import Limiter
 from ratelimit.server import rate_limit_service
 from ratelimit.settings import RuleFile
 from ratelimit.sources.directory import Directory
+from ratelimit.standalone.environment import HttpAddresses
+from ratelimit.standalone.stores import Stores
 from ratelimit.storage.memory import MemoryStore
-from ratelimit.stores import Stores
 from sidecar.errors import ConfigError
 from sidecar.options import ServerOptions
 from sidecar.server import GrpcServer

@@ -20,7 +20,7 @@ from redis import Redis
 
 from tests.integration.ratelimit_process import OK, OVER, Service, layout, rules, service, until
 from tests.ratelimit.sources.test_xds import Control, config, control, response
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisCluster, RedisServer, Sentinels, free_port
 from tests.sidecar.certificates import Authority
 
 PASSWORD = "p@s/s#w%d?"
@@ -115,6 +115,19 @@ def test_windows_of_a_second_in_a_redis_of_their_own(
             with redis_server.client() as client:
                 assert client.keys(f"mesh_user_{user['user']}_*")
                 assert not client.keys("mesh_fast_*")
+
+
+@pytest.mark.parametrize("kind", ["SENTINEL", "CLUSTER"])
+def test_many_redises(tmp_path: Path, short_folder: Path, kind: str) -> None:
+    made = Sentinels(short_folder, 2) if kind == "SENTINEL" else RedisCluster(short_folder)
+    with made:
+        ports = made.ports if isinstance(made, Sentinels) else [node.port for node in made.nodes]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        url = f"{made.service},{hosts}" if isinstance(made, Sentinels) else hosts
+        with service(tmp_path, **layout(tmp_path), REDIS_TYPE=kind, REDIS_URL=url) as one:
+            one.ready()
+            for user in ("a", "b", "c"):
+                assert [one.ask({"user": user}).overall_code for _ in range(3)] == [OK, OK, OVER]
 
 
 def test_redis_comes_and_goes(tmp_path: Path, short_folder: Path) -> None:
@@ -308,3 +321,22 @@ def test_arguments_win(tmp_path: Path) -> None:
         one.channel = grpc.insecure_channel(address)
         one.ready()
         assert [one.ask(USER).overall_code for _ in range(2)] == [OK, OVER]
+
+
+def test_before_there_are_rules(tmp_path: Path) -> None:
+    """A management server that is away: it waits, and may be stopped; or it serves without, when told to."""
+    variables = {
+        "CONFIG_TYPE": "GRPC_XDS_SOTW",
+        "CONFIG_GRPC_XDS_SERVER_URL": f"127.0.0.1:{free_port()}",
+        "BACKEND_TYPE": "memory",
+    }
+    with service(tmp_path, **variables) as one:
+        until(lambda: one.running() and one.http("/healthcheck")[0] == 500, "waits for rules")
+        assert one.health() == -1
+    with service(tmp_path, **variables, FORCE_START_WITHOUT_INITIAL_CONFIG="true") as one:
+        one.ready()
+        with pytest.raises(grpc.RpcError) as raised:
+            one.ask(USER)
+        assert raised.value.details() == "no rate limit configuration loaded"
+        one.tell(signal.SIGHUP)
+        assert one.http("/rlconfig", "DEBUG_PORT") == (200, "")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ratelimit import rlconfig
+from ratelimit.http import rlconfig
 from ratelimit.rules import RuleSet
 from ratelimit.sources import Source
 from sidecar.errors import ConfigError

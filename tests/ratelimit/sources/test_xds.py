@@ -13,7 +13,8 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from ratelimit import rlconfig, settings
+from ratelimit import settings
+from ratelimit.http import rlconfig
 from ratelimit.settings import RuleFile
 from ratelimit.sources.rls_conf_pb2 import DAY, WEEK, RateLimitConfig, RateLimitDescriptor
 from ratelimit.sources.xds import TYPE_URL, ClientTls, ManagementServer, XdsSource, rule_files

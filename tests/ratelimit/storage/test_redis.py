@@ -13,6 +13,7 @@ from ratelimit.storage.base import Action, Count, Operation
 from sidecar.errors import ConfigError, StoreError
 from sidecar.redis import Client, LinkState, Request, connect
 from sidecar.redis.request import Command
+from tests.ratelimit.storage.operations import NOON, SHAPES, operation
 from tests.redis_relay import Relay
 from tests.redis_server import RedisServer
 
@@ -54,14 +55,14 @@ async def test_a_decision_of_one_tenant_is_one_script_call(redis_store: RedisSto
     assert after["cmdstat_evalsha"] - before["cmdstat_evalsha"] == 1
 
 
-async def test_other_slots_go_in_the_same_round_trip(redis_server: RedisServer, domain: str) -> None:
+async def test_what_a_cluster_would_part_is_one_call_in_one_redis(redis_server: RedisServer, domain: str) -> None:
     mixed = [reserve(f"{{{domain}}}_a"), add(f"{domain}_x"), add(f"{domain}_y"), reserve(f"{{{domain}}}_b")]
     async with Relay(redis_server.socket) as relay:
         store = open_store(f"{relay.url}?socket_timeout=5")
         await store.apply([add(f"{domain}_first")], 0)  # type: ignore[misc]
         relay.sent.clear()
         assert await store.apply(mixed, 0) == [Count(1)] * 4  # type: ignore[misc]
-        assert [chunk.count(b"EVALSHA") for chunk in relay.sent] == [3]
+        assert [chunk.count(b"EVALSHA") for chunk in relay.sent] == [1]
         await store.close()
 
 
@@ -105,6 +106,8 @@ async def test_loads_its_script_again_and_counts_once(own_redis: RedisServer) ->
 
 class Flushing:
     """A client that loses the script before the second of two requests, on the same connection."""
+
+    clustered = True  # a request for each slot
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -190,7 +193,8 @@ def test_says_which_stores_there_are_and_never_the_password(url: str, text: str)
 
 
 async def test_the_rights_that_the_documents_name_are_enough(tmp_path: Path) -> None:
-    rights = ("+evalsha", "+eval", "+ping", "+get", "+set", "+ttl", "+expire", "+incrby")
+    rights = ["+evalsha", "+eval", "+ping", "+get", "+set", "+ttl", "+expire", "+incrby", "+unlink", "+del"]
+    rights += ["+zrange", "+zrevrange", "+zrangebyscore", "+zadd", "+zrem", "+zremrangebyrank"]  # sliding logs
     with RedisServer(tmp_path, "--user", "gate", "on", ">hunter2", "~*", *rights) as server:
         store = open_store(server.url.replace("unix://", "unix://gate:hunter2@") + "?socket_timeout=5")
         await store.ping()
@@ -200,4 +204,16 @@ async def test_the_rights_that_the_documents_name_are_enough(tmp_path: Path) -> 
             decision = [add("{a}_1"), reserve("{a}_2"), Operation("b", Action.ADJUST, 5, 0, 60)]
             counts = await store.apply(decision, 0)  # type: ignore[misc]
         assert counts == [Count(7), Count(2), Count(10)]
+        for algorithm in SHAPES:
+            key, seconds = f"{{a}}_{algorithm.value}", 1
+            for now, hits, action in (
+                (0, 2, Action.RESERVE),
+                (0.5, 2, Action.ADD),
+                (0.5, -1, Action.ADJUST),
+                (9, 1, Action.ADD),
+            ):
+                one = operation(key, action, hits, 3, algorithm=algorithm, seconds=seconds, at=NOON)
+                await store.apply([one, add("{a}_1")], NOON + now)  # type: ignore[misc]
+            await store.apply([one._replace(action=Action.ADJUST, hits=-5, at=NOON + 9)], NOON + 9)  # type: ignore[misc]
+        await store.forget(["{a}_1"])
         await store.close()

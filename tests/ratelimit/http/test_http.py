@@ -12,11 +12,12 @@ import pytest
 from aiohttp import ClientSession
 
 from ratelimit import settings
-from ratelimit.api import api_paths
-from ratelimit.debug import DebugSources, debug_paths
-from ratelimit.health import Health
-from ratelimit.http_server import HttpServer
+from ratelimit.http.api import api_paths
+from ratelimit.http.debug import DebugSources, debug_paths
+from ratelimit.standalone.health import Health
+from ratelimit.http.server import HttpServer
 from ratelimit.limiter import Limiter
+from ratelimit.operator import Operator
 from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
 from ratelimit.settings import RuleFile
@@ -53,9 +54,10 @@ class Served:
 
     def __init__(self, store: Store, rules: RuleSet | None) -> None:
         self.stats, self.health = Stats(), Health({"rules": True})
+        self.operator = Operator(store, time.time)
         service = rate_limit_service(Limiter(store, time.time, self.stats), lambda: rules)
         self.api = HttpServer("PORT", "127.0.0.1:0", api_paths(service, self.health, self.stats))
-        sources = DebugSources(lambda: rules, self.stats, self.health)
+        sources = DebugSources(lambda: rules, self.operator, self.stats, self.health)
         self.debug = HttpServer("DEBUG_PORT", "127.0.0.1:0", debug_paths(sources))
 
     async def ask(self, path: str, **given: Any) -> tuple[int, str]:
@@ -138,9 +140,13 @@ async def test_debug_paths() -> None:
         status, index = await one.ask("/")
         assert status == 200
         assert [line.partition(":")[0] for line in index.splitlines()] == [
+            "/credit",
+            "/explain",
+            "/inspect",
             "/livez",
             "/metrics",
             "/readyz",
+            "/reset",
             "/rlconfig",
             "/stats",
         ]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit import environment
-from ratelimit.environment import HttpAddresses
 from ratelimit.sources.directory import Directory
 from ratelimit.sources.xds import ClientTls, ManagementServer
-from ratelimit.stores import Stores
+from ratelimit.standalone import environment
+from ratelimit.standalone.environment import HttpAddresses
+from ratelimit.standalone.stores import Stores
 from sidecar.errors import ConfigError
 from sidecar.redis import parse
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "ratelimit-environment.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "ratelimit.md"
 
 
 def problems(**variables: str) -> list[str]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratelimit.options import Options
-from ratelimit.redisvariables import certificates, redis_url
 from ratelimit.sources.directory import Directory
 from ratelimit.sources.xds import ClientTls, ManagementServer
-from ratelimit.stores import Stores
-from ratelimit.variables import Variables
+from ratelimit.standalone.redisvariables import certificates, redis_url
+from ratelimit.standalone.stores import Stores
+from ratelimit.standalone.variables import Variables
 from sidecar.errors import ConfigError
 from sidecar.logs import LogFormat, LogLevel
 from sidecar.options import ServerOptions, Tls

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ratelimit import rlconfig, settings
+from ratelimit import settings
+from ratelimit.http import rlconfig
 from ratelimit.settings import RuleFile
 
 RULES = """

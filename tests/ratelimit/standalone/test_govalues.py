@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ratelimit import govalues
+from ratelimit.standalone import govalues
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import structlog
 
-from ratelimit import health as parts
-from ratelimit.api import api_paths
-from ratelimit.debug import DebugSources, debug_paths, metrics_answer
 from ratelimit.description import describe
-from ratelimit.environment import Environment
-from ratelimit.health import Health
-from ratelimit.http_server import Answer, HttpServer
+from ratelimit.standalone import health as parts
+from ratelimit.http.api import api_paths
+from ratelimit.http.debug import DebugSources, debug_paths, metrics_answer
+from ratelimit.standalone.health import Health
+from ratelimit.http.server import Answer, HttpServer
 from ratelimit.limiter import Limiter
 from ratelimit.observed import observed
 from ratelimit.operator import Operator
@@ -38,8 +37,9 @@ from ratelimit.sources import Source
 from ratelimit.sources.directory import Directory, DirectorySource
 from ratelimit.sources.path import PathSource
 from ratelimit.sources.xds import ManagementServer, XdsSource
+from ratelimit.standalone.environment import Environment
+from ratelimit.standalone.stores import OpenStores
 from ratelimit.stats import Stats
-from ratelimit.stores import OpenStores
 from sidecar import logs
 from sidecar.errors import ConfigError, StoreError
 from sidecar.lifecycle import keep_what_is_loaded
@@ -101,7 +101,8 @@ class _Service:
         service = rate_limit_service(
             limiter, self._rules.get, presenter(options), describe=describe if options.metadata else None
         )
-        quotas = quota_service(Operator(stores.store, time.time, options), self._rules.get)
+        self._operator = Operator(stores.store, time.time, options)
+        quotas = quota_service(self._operator, self._rules.get)
         self._server = GrpcServer(
             [observed(service, self._stats), quotas],
             listen=environment.listen,
@@ -118,7 +119,7 @@ class _Service:
 
     def _http_servers(self, api: Mapping[str, Answer]) -> list[HttpServer]:
         http = self._environment.http
-        sources = DebugSources(self._rules.get, self._stats, self._health, self._refresh)
+        sources = DebugSources(self._rules.get, self._operator, self._stats, self._health, self._refresh)
         servers = [
             HttpServer("PORT", http.api, api),
             HttpServer("DEBUG_PORT", http.debug, debug_paths(sources)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from ratelimit.variables import Variables
+from ratelimit.standalone.variables import Variables
 from sidecar.redis import SCHEMES, parse
 from sidecar.redis.url import Topology
 

@@ -1,4 +1,6 @@
-"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret, nothing that changes anything."""
+"""HTTP for operators: rules in force, counters, metrics, readiness. Nothing secret; what changes counters is
+`ratelimit.http.operator`'s, and for this machine alone.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,12 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from ratelimit import rlconfig
-from ratelimit.exposition import CONTENT_TYPE
-from ratelimit.health import Health
-from ratelimit.http_server import Answer
+from ratelimit.http import rlconfig
+from ratelimit.http.exposition import CONTENT_TYPE
+from ratelimit.standalone.health import Health
+from ratelimit.http.operator import DESCRIBED, operator_paths
+from ratelimit.http.server import Answer
+from ratelimit.operator import Operator
 from ratelimit.rules import RuleSet
 from ratelimit.stats import Stats
 
@@ -24,6 +28,7 @@ class DebugSources:
     """Where the answers come from. `refresh` is called before metrics are shown."""
 
     rules: Callable[[], RuleSet | None]
+    operator: Operator
     stats: Stats
     health: Health
     refresh: Callable[[], None] = lambda: None
@@ -38,9 +43,11 @@ def debug_paths(sources: DebugSources) -> Mapping[str, Answer]:
         "/rlconfig": ("print out the currently loaded configuration for debugging", _rlconfig(sources)),
         "/stats": ("print out stats", _stats(sources)),
     }
+    for path, answer in operator_paths(sources.operator, sources.rules).items():
+        described[path] = (DESCRIBED[path], answer)
 
     async def index(_request: web.Request) -> web.Response:
-        return web.Response(text="".join(f"{path}: {text}\n" for path, (text, _) in described.items()))
+        return web.Response(text="".join(f"{path}: {text}\n" for path, (text, _) in sorted(described.items())))
 
     return {"/": index, **{path: answer for path, (_, answer) in described.items()}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from ratelimit import govalues
+from ratelimit.standalone import govalues
 from sidecar.errors import Problem
 
 T = TypeVar("T")

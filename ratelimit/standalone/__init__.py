@@ -1,0 +1,1 @@
+"""The service as a program of its own, by envoyproxy/ratelimit's environment variables."""
