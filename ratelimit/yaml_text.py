@@ -82,6 +82,7 @@ def _free(loader: Any, node: yaml.Node, left: list[int], depth: int) -> Any:
         loader.flatten_mapping(node)
         return {_free_key(key): _free(loader, value, left, depth + 1) for key, value in node.value}
     assert isinstance(node, yaml.ScalarNode)
+    assert isinstance(node, yaml.ScalarNode)  # there is no other kind
     text = _scalar(loader, node)
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     if kind == "bool":

@@ -134,7 +134,7 @@ class Pending(Counting):
     def apply(self, operations: Sequence[Operation], now: float) -> Awaitable[Sequence[Count]]:  # type: ignore[override]
         return self._later(operations, now)
 
-    async def _later(self, operations: Sequence[Operation], now: float) -> Sequence[Count]:
+    async def _later(self, operations: Sequence[Operation], now: float) -> list[Count]:
         await self.gate.wait()
         return super().apply(operations, now)
 
