@@ -98,7 +98,7 @@ class Peer:
     def refusal(self, case: Case) -> str:
         """What its `config_check_cmd` says of the rules: the file's name and the error, empty when it takes them."""
         rules = self._write(case)
-        command = [self._binary.with_name("config_check_cmd"), "-config_dir", rules]
+        command = [str(self._binary.with_name("config_check_cmd")), "-config_dir", str(rules)]
         command += ["-merge_domain_configs"] if case.merge else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:

@@ -121,9 +121,11 @@ def counters(nodes: Sequence[Redis], prefix: str) -> dict[str, tuple[str, int]]:
     """Value and time to live of everything that begins with `prefix`, whose names are shown without it."""
     found = {}
     for node in nodes:
-        for key in node.keys(f"{prefix}*"):  # type: ignore[union-attr] # servers of our own, with a few keys
-            value = node.get(key).decode() if node.type(key) == b"string" else "any"  # type: ignore[union-attr]
-            found[key.decode().removeprefix(prefix)] = (value, int(node.ttl(key)))  # type: ignore[arg-type]
+        keys: list[bytes] = node.keys(f"{prefix}*")  # type: ignore[assignment] # servers of our own, with a few keys
+        for key in keys:
+            raw = node.get(key) if node.type(key) == b"string" else b"any"
+            assert isinstance(raw, bytes)
+            found[key.decode().removeprefix(prefix)] = (raw.decode(), int(node.ttl(key)))
     return found
 
 

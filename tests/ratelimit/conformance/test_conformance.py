@@ -63,7 +63,7 @@ def promoted(sentinels: Sentinels) -> Sentinels:
     before = sentinels.master()
     sentinels.fail_over()
     until(lambda: sentinels.master() != before, "the replica is the master")
-    until(lambda: sentinels.roles()[0].client().role()[0] == b"master", "it knows it")  # type: ignore[no-untyped-call]
+    until(lambda: sentinels.roles()[0].client().role()[0] == b"master", "it knows it")
     return sentinels
 
 
