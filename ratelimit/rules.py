@@ -194,13 +194,18 @@ def counter_name(domain: str, entries: Entries, rule: Rule) -> str:
     fixed = rule.algorithm is Algorithm.FIXED_WINDOW
     if fixed and rule.mode is Mode.CONSUME:
         name = "_".join((domain, *(part for entry in entries for part in entry)))
-        return f"{name}_[{rule.rate.window}]" if rule.several else name
+        return f"{name}_{_window_name(rule)}" if rule.several else name
     (key, value), rest = entries[0], entries[1:]
     tag = f"{domain}_{key}_{value}".translate(_BRACES)
     name = "_".join((f"{{{tag}}}", *(part for entry in rest for part in entry)))
-    if not fixed:
-        return f"{name}_[{rule.algorithm.value}:{rule.rate.window}]"
-    return f"{name}_[{rule.rate.window}]" if rule.several else name
+    return f"{name}_{_window_name(rule)}" if rule.several or not fixed else name
+
+
+def _window_name(rule: Rule) -> str:
+    """What tells several limits of one descriptor apart."""
+    if rule.algorithm is Algorithm.FIXED_WINDOW:
+        return f"[{rule.rate.window}]"
+    return f"[{rule.algorithm.value}:{rule.rate.window}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,9 +377,12 @@ class RuleSet:
         stat = ".".join(shown)
         # envoyproxy/ratelimit's key to the byte: an empty value leaves its underscore, unless a pattern is shared.
         detail = ".".join((domain, *(f"{key}_{value}" if value or not sharing else key for key, value in counted)))
-        limits = [
-            Limit(rule, counter_name(domain, named, rule), detail if rule.detailed else stat) for rule in branch.rules
-        ]
+        limits = []
+        for rule in branch.rules:
+            key = detail if rule.detailed else stat
+            # The metrics count each of several limits for itself: a call is one hit of each.
+            key = f"{key}_{_window_name(rule)}" if rule.several else key
+            limits.append(Limit(rule, counter_name(domain, named, rule), key))
         return Match(tuple(limits), None, branch.node.metadata)
 
 

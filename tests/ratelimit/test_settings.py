@@ -179,6 +179,7 @@ def test_several_limits_of_one_descriptor() -> None:
     match = build([RuleFile("f", text)]).match("d", Descriptor((("a", "x"),)))
     assert match is not None
     assert [limit.counter for limit in match.limits] == ["d_a_x", "d_a_x_[5m]", "d_a_x_[1mo@Europe/Rome]"]
+    assert [limit.stat for limit in match.limits] == ["d.a", "d.a_[5m]", "d.a_[1mo@Europe/Rome]"]
 
 
 @pytest.mark.parametrize("limits", ["[1/s, 2/s]", "1/s", "[[1/s]]", "[fast]", "[1/fortnight]"])
