@@ -1,7 +1,7 @@
 """Conformance as data: what the files beside this one say, and how it is put to a service and compared.
 
 A file is one topic. `config` (rule files, as text), `options` and `at` stand at its top for all of its cases, or in a
-case for that one. A case has a `name`, a `why` (where it comes from: a section of docs/reference, or `ours`) and steps.
+case for that one. A case has a `name`, a `why` (where it comes from, see README.md) and steps.
 A step does what it names, in this order:
 
     at: 1702944000        unix seconds: time stands there until another step moves it, nothing ever sleeps
