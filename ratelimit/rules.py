@@ -354,7 +354,6 @@ class RuleSet:
         branch: _Branch | None = None
         counted: list[tuple[str, str]] = []  # the entries as the counter sees them
         shown = [domain]
-        detailed: list[tuple[str, str]] = []
         sharing = False
         for key, value in entries:
             found = None if level is None else level.find(key, value)
@@ -363,17 +362,16 @@ class RuleSet:
             branch, wildcard = found
             node, level = branch.node, branch.below
             shared = wildcard and node.shared
+            sharing = sharing or shared
             counted.append((key, node.value or "") if shared else (key, value))
             seen = _seen_value(node, value, wildcard=wildcard)
             shown.append(f"{key}_{seen}" if seen else key)
-            detailed.append((key, (node.value or "") if shared else value))
-            sharing = sharing or shared
         if branch is None or not branch.rules:
             return None
         named = tuple(counted)
         stat = ".".join(shown)
-        # envoyproxy/ratelimit writes an empty value as `key_`, unless some entry shares its threshold.
-        detail = ".".join((domain, *(key if sharing and not value else f"{key}_{value}" for key, value in detailed)))
+        # envoyproxy/ratelimit's key to the byte: an empty value leaves its underscore, unless a pattern is shared.
+        detail = ".".join((domain, *(f"{key}_{value}" if value or not sharing else key for key, value in counted)))
         limits = [
             Limit(rule, counter_name(domain, named, rule), detail if rule.detailed else stat) for rule in branch.rules
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -124,3 +125,12 @@ def test_every_exact_value_finds_its_own_rule_and_no_other(values: dict[str, int
         assert found(nodes, ("k", node.value)) == node.value
     if probe not in values:
         assert found(nodes, ("k", probe)) is None
+
+
+@pytest.mark.parametrize(("shared", "stat"), [(False, "d.s_a1.k_"), (True, "d.s_a*.k")])
+def test_a_detailed_key_shows_an_empty_value_as_envoyproxy_ratelimit_does(shared: bool, stat: str) -> None:
+    detailed = Node("k", None, replace(consume(1, "k"), detailed=True))
+    rules = RuleSet({"d": (Node("s", "a*", None, (detailed,), shared=shared),)})
+    match = rules.match("d", Descriptor((("s", "a1"), ("k", ""))))
+    assert match is not None
+    assert match.limits[0].stat == stat

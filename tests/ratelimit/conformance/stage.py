@@ -70,6 +70,10 @@ class Seen:
     def store_failed(self, transient: bool) -> None:
         """Nothing."""
 
+    def lines(self) -> str:
+        """What the metrics show of all keys."""
+        return "".join(line for stats in self._stats.values() for line in stats.lines())
+
     def counted(self) -> dict[str, dict[str, int]]:
         """By key, what is not 0."""
         found = {}
@@ -203,15 +207,17 @@ class Stage:
 class Performance:
     """One case on one seat. Its counters begin with a prefix of its own, so that cases never meet."""
 
-    def __init__(self, case: Case, seat: Seat, clock: Callable[[], float] | None = None, prefix: str = "") -> None:
+    def __init__(
+        self, case: Case, seat: Seat, clock: Callable[[], float] | None = None, prefix: str | None = None
+    ) -> None:
         self._case = case
         self._seat = seat
-        self._prefix = prefix or (f"{next(_numbers)}~" if seat.shelf.store is not None else "")
+        self._prefix = (f"{next(_numbers)}~" if seat.shelf.store is not None else "") if prefix is None else prefix
         self._now = case.at
         self._clock = clock or (lambda: self._now)
         self._options = replace(case.options, key_prefix=self._prefix + case.options.key_prefix)
         self._rules: Current[RuleSet | None] = Current(build(case.config, merge=case.merge) if case.config else None)
-        self._seen = Seen(case.options.near_ratio)
+        self.seen = Seen(case.options.near_ratio)
         self._main = seat.shelf.store or MemoryStore()
         self._per_second = (seat.shelf.per_second or MemoryStore()) if case.split else None
         self._store = Watched(self._joined())
@@ -227,7 +233,7 @@ class Performance:
     def _service(self, process: str) -> Service:
         """That of one process: a limiter of its own over the same store."""
         if process not in self._services:
-            limiter = Limiter(self._store, self._clock, self._seen, options=self._options, dice=lambda: self._case.dice)
+            limiter = Limiter(self._store, self._clock, self.seen, options=self._options, dice=lambda: self._case.dice)
             self._services[process] = rate_limit_service(
                 limiter,
                 self._rules.get,
@@ -275,11 +281,11 @@ class Performance:
             assert self._per_second is not None
             seen["per_second"] = self._counters(self._per_second, self._seat.shelf.per_second_nodes, step.per_second)
         if step.stats is not None:
-            seen["stats"] = self._seen.counted()
+            seen["stats"] = self.seen.counted()
         if step.unknown is not None:
-            seen["unknown"] = self._seen.unknown
+            seen["unknown"] = self.seen.unknown
         if step.overruled is not None:
-            seen["overruled"] = self._seen.overruled_calls
+            seen["overruled"] = self.seen.overruled_calls
         return differences(step, seen) | self._lives(step)
 
     def _reload(self, step: Step) -> str:

@@ -47,6 +47,7 @@ START = 1_702_944_000  # a minute, hour, day, month (of 30 days) and year (of 36
 HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 UNITS = ("unknown", "second", "minute", "hour", "day", "month", "year", "week")
 _UNLIMITED = 0xFFFFFFFF
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case; `error` is what its rule files are refused with, instead of steps. `split`: a store for SECOND limits."""
+    """One case; `error` is what its rule files are refused with, instead of steps.
+
+    `split`: a store for SECOND limits. `peer`: how envoyproxy/ratelimit differs, and who is right (`against_peer`).
+    """
 
     topic: str
     name: str
@@ -93,6 +97,7 @@ class Case:
     merge: bool = False
     dice: float = 0.5
     split: bool = False
+    peer: str = ""
 
     @property
     def id(self) -> str:
@@ -125,7 +130,7 @@ def load(folder: Path = FOLDER) -> list[Case]:
 
 
 def _topic(path: Path) -> Iterator[Case]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     shared = {key: value for key, value in content.items() if key != "cases"}
     for one in content["cases"]:
         told = shared | one
