@@ -172,7 +172,7 @@ async def costs(calls: int) -> dict[str, Cost]:
         for arm in ARMS:
             lengths = (1, 100, 10_000) if arm.algorithm is Algorithm.SLIDING_LOG else (1,)
             for entries in lengths:
-                name = arm.algorithm.value + (f", {entries:,} entries" if len(lengths) > 1 else "")
+                name = arm.algorithm.value + (f", {entries:,} before" if len(lengths) > 1 else "")
                 found[name] = await cost(server, arm, calls, entries)
     return found
 
@@ -200,7 +200,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "algorithm" else "right")
     for name, one in asyncio.run(costs(arguments.calls)).items():
         embedded = ""
-        if arguments.keys and not name.endswith("0 entries"):
+        if arguments.keys and not name.endswith("0 before"):
             seen_there = apart(density, Algorithm(name.partition(",")[0]), arguments.keys)
             embedded = f"{seen_there.rss:.0f}"
         table.add_row(name, f"{one.admitted:.1f}", f"{one.denied:.1f}", f"{one.bytes:,}", embedded)

@@ -15,9 +15,9 @@ from aiohttp import web
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from google.protobuf import json_format
 
-from ratelimit.standalone.health import Health
 from ratelimit.http.server import Answer
 from ratelimit.observed import REDIS_ERROR, kind_of
+from ratelimit.standalone.health import Health
 from ratelimit.stats import Stats
 from sidecar.errors import RpcError
 from sidecar.rpc import CallContext, Service, UnaryMethod

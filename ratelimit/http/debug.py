@@ -13,11 +13,11 @@ from aiohttp import web
 
 from ratelimit.http import rlconfig
 from ratelimit.http.exposition import CONTENT_TYPE
-from ratelimit.standalone.health import Health
 from ratelimit.http.operator import DESCRIBED, operator_paths
 from ratelimit.http.server import Answer
 from ratelimit.operator import Operator
 from ratelimit.rules import RuleSet
+from ratelimit.standalone.health import Health
 from ratelimit.stats import Stats
 
 _LINES_AT_ONCE = 500  # written before decisions have their turn again

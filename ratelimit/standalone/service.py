@@ -21,10 +21,8 @@ from pathlib import Path
 import structlog
 
 from ratelimit.description import describe
-from ratelimit.standalone import health as parts
 from ratelimit.http.api import api_paths
 from ratelimit.http.debug import DebugSources, debug_paths, metrics_answer
-from ratelimit.standalone.health import Health
 from ratelimit.http.server import Answer, HttpServer
 from ratelimit.limiter import Limiter
 from ratelimit.observed import observed
@@ -37,7 +35,9 @@ from ratelimit.sources import Source
 from ratelimit.sources.directory import Directory, DirectorySource
 from ratelimit.sources.path import PathSource
 from ratelimit.sources.xds import ManagementServer, XdsSource
+from ratelimit.standalone import health as parts
 from ratelimit.standalone.environment import Environment
+from ratelimit.standalone.health import Health
 from ratelimit.standalone.stores import OpenStores
 from ratelimit.stats import Stats
 from sidecar import logs

@@ -14,13 +14,13 @@ from aiohttp import ClientSession
 from ratelimit import settings
 from ratelimit.http.api import api_paths
 from ratelimit.http.debug import DebugSources, debug_paths
-from ratelimit.standalone.health import Health
 from ratelimit.http.server import HttpServer
 from ratelimit.limiter import Limiter
 from ratelimit.operator import Operator
 from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
 from ratelimit.settings import RuleFile
+from ratelimit.standalone.health import Health
 from ratelimit.stats import Stats
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.storage.memory import MemoryStore

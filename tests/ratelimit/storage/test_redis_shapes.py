@@ -100,21 +100,27 @@ async def test_a_log_lets_go_of_what_has_expired_and_of_what_cancels_out(
     assert await client.exists(key) == 0
 
 
-async def test_a_log_that_was_full_to_the_brim_is_empty_when_all_has_expired(
+async def test_a_log_whose_numbers_ended_is_empty_when_all_has_expired(
     store: RedisStore, client: Redis, domain: str
 ) -> None:
-    """Its sum stood still where numbers end, so what expires does not add up."""
+    """What expires passes the smallest number on its way, and so does not add up."""
     memory, key = MemoryStore(), f"{{{domain}}}_log"
-    most = operation(key, Action.ADJUST, MAX_COUNT, MAX_COUNT, algorithm=Algorithm.SLIDING_LOG, seconds=7)
-    for now, hits, at in (
-        (5, MAX_COUNT, 0), (5, -(MAX_COUNT // 2), 2), (5, MAX_COUNT, 3), (5, -(MAX_COUNT // 2), 4), (5, 5, 5),
-        (8, 0, 8), (9, 0, 9), (10, 0, 10), (11, 0, 11), (13, 0, 13),
-    ):  # fmt: skip
-        one = [most._replace(hits=hits, at=NOON + at)]
-        count = (await store.apply(one, NOON + now))[0]
-        assert [count] == memory.apply(one, NOON + now)
-    assert count == Count(0)
+    one = operation(key, Action.ADJUST, limit=MAX_COUNT, algorithm=Algorithm.SLIDING_LOG, seconds=7)
+    for hits, at in ((MAX_COUNT, 1), (1 - MAX_COUNT, 4), (MAX_COUNT - 1, 2), (1 - MAX_COUNT, 5), (MAX_COUNT - 1, 3)):
+        asked = [one._replace(hits=hits, at=NOON + at)]
+        assert await store.apply(asked, NOON + 5) == memory.apply(asked, NOON + 5)
+    check = [one._replace(hits=0)]
+    assert await store.apply(check, NOON + 13) == memory.apply(check, NOON + 13) == [Count(0)]
     assert await client.exists(key) == 0
+
+
+async def test_the_wait_for_a_place_in_a_log_of_large_numbers_is_exact(store: RedisStore, domain: str) -> None:
+    memory, key = MemoryStore(), f"{{{domain}}}_log"
+    for now, hits in ((0, 8), (3, 2**52 - 1), (5, 2**52)):
+        asked = [operation(key, hits=hits, limit=MAX_COUNT, algorithm=Algorithm.SLIDING_LOG, seconds=7)]
+        counts = await store.apply(asked, NOON + now)
+        assert counts == memory.apply(asked, NOON + now)
+    assert counts == [Count(2**52 + 7, True, 2)]
 
 
 async def test_a_counter_that_cannot_be_read_fails_the_decision_before_anything_counts(
