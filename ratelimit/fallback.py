@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ratelimit.options import Options
 from ratelimit.plan import Plan
-from ratelimit.rules import OnError, Rule
+from ratelimit.rules import Algorithm, OnError, Rule
 from ratelimit.storage.base import Action, Count, Operation
 from ratelimit.storage.memory import MemoryStore
 
@@ -46,18 +46,29 @@ class Fallback:
             else:
                 answers[one.operation] = Count(0, over=False)
         denied = any(count.over for count in answers.values())
-        operations = [
-            operation._replace(
-                limit=int(operation.limit * self._share(rule)),
-                hits=0 if denied and operation.action is Action.RESERVE else operation.hits,
-            )
-            for _, operation, rule in local
-        ]
-        for (place, operation, rule), count in zip(local, self._local.apply(operations, now), strict=True):
+        operations = [_scaled(operation, self._share(rule), denied=denied) for _, operation, rule in local]
+        answered = self._local.apply(operations, now)
+        for (place, whole, _), mine, count in zip(local, operations, answered, strict=True):
             # Shown against the whole limit: what the others may let through counts as used.
-            elsewhere = operation.limit - int(operation.limit * self._share(rule))
-            answers[place] = count._replace(value=count.value + elsewhere)
+            answers[place] = count._replace(value=count.value + _size(whole) - _size(mine))
         return [answers[place] for place in range(len(plan.operations))]
 
     def _share(self, rule: Rule) -> float:
         return rule.local_share or self._options.local_share
+
+
+def _scaled(operation: Operation, share: float, *, denied: bool) -> Operation:
+    """The operation for a part of its limit; a reserve counts nothing when the call is denied already."""
+    shape = operation.shape
+    return operation._replace(
+        limit=int(operation.limit * share),
+        hits=0 if denied and operation.action is Action.RESERVE else operation.hits,
+        shape=None if shape is None else shape._replace(burst=max(1, int(shape.burst * share))),
+    )
+
+
+def _size(operation: Operation) -> int:
+    """What may be in use at once."""
+    shape = operation.shape
+    bucket = shape is not None and shape.algorithm in (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)
+    return shape.burst if shape is not None and bucket else operation.limit

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratelimit.options import Options
+from ratelimit.rules import OnError
 from ratelimit.sources.directory import Directory
 from ratelimit.sources.xds import ClientTls, ManagementServer
 from ratelimit.standalone.redisvariables import certificates, redis_url
@@ -225,6 +226,8 @@ def _options(read: Variables) -> Options:
         stop_when_over=read.flag("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT"),
         headers=headers if read.flag("LIMIT_RESPONSE_HEADERS_ENABLED") else None,
         metadata=read.flag("RESPONSE_DYNAMIC_METADATA"),
+        on_error=OnError(read.choice("ON_ERROR", "error", {one.value: one.value for one in OnError})),
+        local_share=read.decimal("LOCAL_SHARE", 1.0, least=0.0, most=1.0),
     )
 
 
