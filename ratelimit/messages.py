@@ -11,8 +11,8 @@ from envoy.config.core.v3.base_pb2 import HeaderValue
 from ratelimit.decision import Decision, LimitRequest, Status
 from ratelimit.errors import RequestError
 from ratelimit.rules import Descriptor, Rate, Rule, Unit
-from ratelimit.wire import RateLimitResponse
-from sidecar.protowire import Encoded, integer, number, piece, struct_number, struct_text
+from ratelimit.wire import RateLimitRequest, RateLimitResponse
+from sidecar.protowire import Encoded, integer, number, piece, struct_number, struct_text, tag, varint
 
 DECISION_FIELD = "decision_us"  # metadata: our own time for the decision
 
@@ -32,6 +32,40 @@ _HEADERS = number(RateLimitResponse, "response_headers_to_add")
 _RAW_BODY = number(RateLimitResponse, "raw_body")
 _METADATA = number(RateLimitResponse, "dynamic_metadata")
 _REMAINING = number(_Status, "limit_remaining")
+_REMAINING_TAG = tag(_REMAINING, 0)
+_MOST_VERDICTS = 256  # of one rule
+
+
+_LONGEST_KNOWN = 512  # bytes
+_MOST_KNOWN = 10_000
+
+
+class Payload:
+    """What an engine hands over as a message: the bytes themselves (see `Requests`)."""
+
+    @staticmethod
+    def FromString(payload: bytes) -> bytes:  # noqa: N802 - the name that messages have
+        """The bytes."""
+        return payload
+
+
+class Requests:
+    """Requests by their bytes: the same few descriptors come again and again, and need to be read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, LimitRequest] = {}
+
+    def read(self, payload: bytes) -> LimitRequest:
+        """The request. Raises `RequestError`, and `DecodeError` for bytes that are none."""
+        known = self._known.get(payload)
+        if known is not None:
+            return known
+        request = read_request(RateLimitRequest.FromString(payload))
+        if len(payload) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[payload] = request
+        return request
 
 
 @lru_cache(maxsize=256)
@@ -74,8 +108,11 @@ def write_response(
     Envoy hands it back in the entry that settles it. So does our own time, when `microseconds` tells it, and what is
     `described` (fields of a Struct, encoded).
     """
+    statuses = decision.statuses
+    if len(statuses) == 1 and not (decision.reservations or headers or body or described) and microseconds is None:
+        return Encoded((_OVERALL_OVER if decision.over else _OVERALL_OK) + piece(_STATUSES, _status(statuses[0])))
     parts = [_OVERALL_OVER if decision.over else _OVERALL_OK]
-    parts += [piece(_STATUSES, _status(status)) for status in decision.statuses]
+    parts += [piece(_STATUSES, _status(status)) for status in statuses]
     parts += [_header(name, value) for name, value in headers]
     if body:
         parts.append(piece(_RAW_BODY, body))
@@ -90,16 +127,21 @@ def write_response(
 
 
 def _status(status: Status) -> bytes:
-    rule = status.rule
+    rule, over, remaining, reset, _ = status
     if rule is None or rule.unlimited:
-        return (_CODE_OVER if status.over else _CODE_OK) + integer(_REMAINING, status.remaining)
-    remaining = status.remaining if status.remaining <= _MOST else _MOST
-    return _verdict(status.over, rule, status.reset_seconds) + integer(_REMAINING, remaining)
+        return (_CODE_OVER if over else _CODE_OK) + integer(_REMAINING, remaining)
+    # All but what remains is the same for every decision of a second.
+    verdict = rule.memo.get((over, reset))
+    if verdict is None:
+        if len(rule.memo) >= _MOST_VERDICTS:
+            rule.memo.clear()
+        verdict = rule.memo[over, reset] = _verdict(over, rule, reset)
+    if not remaining:
+        return verdict
+    return verdict + _REMAINING_TAG + varint(remaining if remaining <= _MOST else _MOST)
 
 
-@lru_cache(maxsize=4096)
 def _verdict(over: bool, rule: Rule, reset_seconds: int) -> bytes:
-    """All of a status but what remains: the same for every decision of a second."""
     limit = RateLimitResponse.RateLimit(
         requests_per_unit=min(rule.rate.amount, _MOST),
         unit=int(rule.rate.unit) if rule.rate.count == 1 else 0,  # UNKNOWN: the wire has no other windows

@@ -41,17 +41,16 @@ class Plan:
     `widths` says how many limits each descriptor has, `hits` what each asks for; `single` that each has just one.
     """
 
-    __slots__ = ("cached", "hits", "leased", "limits", "operations", "quota", "single", "widths")
+    single = True
+    quota = False  # some limit is a quota
+    cached = False  # the local cache knew of a limit that is over, and that denies
+    leased = False  # some limit has leases
 
     def __init__(self) -> None:
         self.limits: list[Planned] = []
         self.operations: list[Operation] = []
         self.widths: list[int] = []
         self.hits: list[int] = []
-        self.single = True
-        self.quota = False  # some limit is a quota
-        self.cached = False  # the local cache knew of a limit that is over, and that denies
-        self.leased = False  # some limit has leases
 
 
 class Planner:
@@ -116,13 +115,14 @@ class Planner:
             key = self._prefix + key
         if self._jitter:
             ttl += int(self._dice() * self._jitter)
+        if rule.shadow or rule.quota or self._watch_all:
+            action = Action.WATCH
+            plan.quota = plan.quota or rule.quota
+        else:
+            action = Action.RESERVE if rule.mode is Mode.RESERVE else self._consume
         # By position, without the names: this is done for every descriptor of every request.
         plan.limits.append(_tuple(Planned, (limit, hits, len(plan.operations), None, False, False, False)))
-        plan.operations.append(
-            _tuple(Operation, (key, self._action(rule), hits, rate.amount, ttl, None, now, rate.seconds == 1))
-        )
-        if rule.quota:
-            plan.quota = True
+        plan.operations.append(_tuple(Operation, (key, action, hits, rate.amount, ttl, None, now, rate.seconds == 1)))
 
     def _correct(self, plan: Plan, limit: Limit, hits: int, operation: Operation) -> None:
         if self.local is not None and operation.hits < 0:

@@ -94,6 +94,8 @@ class Rule:
     local_share: float = 0.0
     lease: int = 0
     several: bool = False  # one of several limits of its descriptor: its counter carries its window's name
+    # What others keep with a rule because they need it again: encoded answers, by verdict.
+    memo: dict[tuple[bool, int], bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def __hash__(self) -> int:
         """Of what nearly always differs: rules are looked up with every decision."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from google.protobuf.message import DecodeError
 
 from ratelimit.decision import Decision, LimitRequest
 from ratelimit.errors import RequestError
 from ratelimit.limiter import Limiter
-from ratelimit.messages import read_request, write_response
+from ratelimit.messages import Payload, Requests, write_response
 from ratelimit.presenter import Presentation, Presenter, plain
 from ratelimit.rules import RuleSet
-from ratelimit.wire import RateLimitRequest
 from sidecar.errors import RpcError, StatusCode, StoreError
 from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, Service, UnaryMethod
@@ -37,14 +38,18 @@ def rate_limit_service(
     was about (see `ratelimit.description`).
     """
 
-    def should_rate_limit(message: Any, _context: CallContext) -> Encoded | Awaitable[Encoded]:
+    requests = Requests()
+
+    def should_rate_limit(payload: bytes, _context: CallContext) -> Encoded | Awaitable[Encoded]:
         started = timer() if timer is not None else 0.0
         current = rules()
         try:
-            request = read_request(message)
+            request = requests.read(payload)
             decision = limiter.decide(current, request)
         except (RequestError, StoreError) as error:
             raise _rpc_error(error) from error
+        except DecodeError as error:
+            raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
         if isinstance(decision, Decision):
             return answer(current, request, decision, started)
         return later(current, request, decision, started)
@@ -63,7 +68,7 @@ def rate_limit_service(
         took = round((timer() - started) * 1e6) if timer is not None else None
         return write_response(decision, shown.headers, shown.body, took, described)
 
-    return Service(SERVICE, (UnaryMethod("ShouldRateLimit", RateLimitRequest, should_rate_limit),))
+    return Service(SERVICE, (UnaryMethod("ShouldRateLimit", Payload, should_rate_limit),))
 
 
 def _rpc_error(error: RequestError | StoreError) -> RpcError:

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from sidecar import peername
 from sidecar.errors import RpcError, StatusCode
@@ -132,7 +132,7 @@ def _method_handler(at: _Method, method: UnaryMethod | StreamMethod) -> grpc.Rpc
     return grpc.stream_stream_rpc_method_handler(_stream_stream(at, method))
 
 
-def _decode(method: UnaryMethod | StreamMethod, data: bytes) -> Message:
+def _decode(method: UnaryMethod | StreamMethod, data: bytes) -> Any:
     try:
         return method.request.FromString(data)
     except DecodeError as error:

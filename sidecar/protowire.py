@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 _VARINT, _BYTES = 0, 2
 _double = struct.Struct("<d").pack
 _SMALL = tuple(bytes((n,)) if n < 128 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(1 << 14))
-
-
+# Two groups of seven bits that others follow.
+_MORE = tuple(bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << 14))
 _HEADS = tuple(bytes((field << 3 | _BYTES,)) for field in range(16))
 
 
@@ -41,12 +41,7 @@ def varint(value: int) -> bytes:
     """An unsigned integer, below 2^64."""
     if value < 1 << 14:
         return _SMALL[value]
-    out = bytearray()
-    while value >= 128:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return _MORE[value & 0x3FFF] + varint(value >> 14)
 
 
 def tag(field: int, kind: int = _BYTES) -> bytes:

@@ -58,12 +58,19 @@ class StreamHandler(Protocol):
         """The call is over, for whatever reason (finished, failed, cancelled). Called exactly once."""
 
 
+class Readable(Protocol):
+    """What a message is read with: a generated class, or something that reads it in another way."""
+
+    def FromString(self, payload: bytes, /) -> Any:  # noqa: N802 - the name that messages have
+        """The message. Raises `DecodeError`."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnaryMethod:
     """One request, one reply."""
 
     name: str
-    request: type[Message]
+    request: Readable
     handle: Callable[[Any, CallContext], Reply | Awaitable[Reply]]
 
 
@@ -72,7 +79,7 @@ class StreamMethod:
     """Messages in, messages out; with `single_reply` the method is client-streaming: one reply, at its end."""
 
     name: str
-    request: type[Message]
+    request: Readable
     open: Callable[[CallContext], StreamHandler]
     single_reply: bool = False
 

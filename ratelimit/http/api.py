@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
-from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from google.protobuf import json_format
 
 from ratelimit.http.server import Answer
 from ratelimit.observed import REDIS_ERROR, kind_of
 from ratelimit.standalone.health import Health
 from ratelimit.stats import Stats
+from ratelimit.wire import RateLimitRequest, RateLimitResponse
 from sidecar.errors import RpcError
 from sidecar.rpc import CallContext, Service, UnaryMethod
 
@@ -34,11 +34,11 @@ def api_paths(service: Service, health: Health, stats: Stats) -> Mapping[str, An
 
     async def json(request: web.Request) -> web.Response:
         try:
-            message = json_format.Parse(await request.text(), method.request())
+            message = json_format.Parse(await request.text(), RateLimitRequest())
         except (json_format.ParseError, ValueError, LookupError, RecursionError):
             return _plain(400)  # LookupError: the charset is unknown
         try:
-            reply = method.handle(message, context)
+            reply = method.handle(message.SerializeToString(), context)
             if inspect.isawaitable(reply):
                 reply = await reply
         except RpcError as error:

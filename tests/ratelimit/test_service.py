@@ -51,7 +51,7 @@ class Service:
         return Presentation((("x-over", str(decision.over)),), b"body" if decision.over else b"")
 
     def __call__(self, message: RateLimitRequest) -> RateLimitResponse:
-        reply = self.handle(message, CallContext("/x"))
+        reply = self.handle(message.SerializeToString(), CallContext("/x"))
         assert isinstance(reply, Encoded)
         return RateLimitResponse.FromString(reply.SerializeToString())
 
@@ -143,7 +143,7 @@ class BrokenLater:
 @pytest.mark.parametrize("store", [Broken(), BrokenLater()])
 async def test_a_failed_store_is_an_error_and_never_a_verdict(store: object) -> None:
     async def call() -> None:
-        reply = Service(store).handle(request("c"), CallContext("/x"))
+        reply = Service(store).handle(request("c").SerializeToString(), CallContext("/x"))
         if inspect.isawaitable(reply):
             await reply
 

@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from ratelimit.description import describe
 from ratelimit.limiter import Limiter
+from ratelimit.messages import Payload
 from ratelimit.presenter import presenter
 from ratelimit.rules import Limit, RuleSet
 from ratelimit.server import rate_limit_service
@@ -26,7 +27,6 @@ from ratelimit.settings import build
 from ratelimit.stats import Stats
 from ratelimit.storage import MemoryStore, Operation, Store, open_store
 from ratelimit.storage.base import MAX_COUNT, Action, Count
-from ratelimit.wire import RateLimitRequest
 from sidecar.errors import ConfigError, StoreError
 from sidecar.reload import Current
 from sidecar.rpc import CallContext, Reply, Service, UnaryMethod
@@ -144,7 +144,7 @@ class Seat:
             return self._handle(message, context)
 
         service = Service(
-            "envoy.service.ratelimit.v3.RateLimitService", (UnaryMethod("ShouldRateLimit", RateLimitRequest, handle),)
+            "envoy.service.ratelimit.v3.RateLimitService", (UnaryMethod("ShouldRateLimit", Payload, handle),)
         )
         self.server = GrpcServer([service], listen="127.0.0.1:0", engine=self._engine)
         await self.server.start()
