@@ -28,8 +28,9 @@ _err = Console(stderr=True)
 _PATIENCE = 5.0  # seconds
 
 DomainOption = Annotated[str, typer.Option(help="the domain")]
-DescriptorArgument = Annotated[str, typer.Argument(help="key=value,key=value")]
+DescriptorArgument = Annotated[str, typer.Argument(help="key=value,key=value (a comma in a value is \\\\,)")]
 UrlOption = Annotated[str, typer.Option(help="the debug port of a running service")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 _URL = "http://localhost:6070"
 
 
@@ -56,6 +57,7 @@ def explain(
     domain: DomainOption,
     rules: Annotated[Path | None, typer.Option(help="rule files: no service is asked")] = None,
     url: UrlOption = _URL,
+    as_json: JsonOption = False,
 ) -> None:
     """Which rule a descriptor meets and why, or why none; from a running service with the state of its counters."""
     entries = _entries(descriptor)
@@ -67,17 +69,27 @@ def explain(
             explained = explain_descriptor(settings.load(rules), domain, entries)
         except ConfigError as error:
             _fail(str(error))
-        found, steps, conclusion = {}, explained.lines()[1:-1], explained.conclusion
+        steps, conclusion = explained.lines()[1:-1], explained.conclusion
+        found = {"steps": steps, "conclusion": conclusion}
+    if as_json:
+        print(json.dumps(found))
+        return
     for step in steps:
         _out.print(f"  {step}", markup=False, highlight=False)
     _out.print(conclusion, style="bold", markup=False, highlight=False)
     _show(found.get("counters", []))
 
 
-def inspect(descriptor: DescriptorArgument, domain: DomainOption, url: UrlOption = _URL) -> None:
+def inspect(
+    descriptor: DescriptorArgument, domain: DomainOption, url: UrlOption = _URL, as_json: JsonOption = False
+) -> None:
     """The counters of a descriptor, as they are now. Counts nothing."""
     _entries(descriptor)
-    _show(_ask(url, "inspect", domain, descriptor)["counters"], descriptor)
+    found = _ask(url, "inspect", domain, descriptor)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _show(found["counters"], descriptor)
 
 
 def credit(
@@ -133,7 +145,8 @@ def _show(counters: list[dict[str, Any]], descriptor: str = "") -> None:
         if descriptor:
             _out.print(f"{names(parse_entries(descriptor))} has no counter: headgate ratelimit explain says why")
         return
-    table = Table("limit", "algorithm", "used", "remaining", "reset", "key in the store")
+    table = Table("limit", "algorithm", "used", "remaining", "reset")
+    table.add_column("key in the store", overflow="fold")
     for one in counters:
         table.add_row(
             one["limit"],

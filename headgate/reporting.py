@@ -12,6 +12,7 @@ from extproc.accesslog import RequestRecord
 from headgate.settings import Settings
 from ratelimit.limiter import Unobserved
 from ratelimit.rules import Limit
+from sidecar.errors import StoreError
 from sidecar.logs import timestamp, write_lines
 from sidecar.metrics import Metrics
 from sidecar.series import Counter
@@ -94,13 +95,18 @@ class Reporter(Unobserved):
         """The store answered."""
         self._metrics.store_seconds.observe(seconds)
 
-    def store_failed(self, transient: bool) -> None:
+    def store_failed(self, error: StoreError) -> None:
         """The store did not answer."""
-        self._metrics.store_errors.labels(str(transient).lower()).inc()
+        self._metrics.store_errors.labels(str(error.transient).lower()).inc()
         now = time.monotonic()
         if now - self._store_failed_at > _QUIET_SECONDS:
             self._store_failed_at = now
-            _log.error("store_failed", transient=transient, requests_are=self._settings().limits.on_error)
+            _log.error(
+                "store_failed",
+                reason=str(error),
+                transient=error.transient,
+                requests_are=self._settings().limits.on_error,
+            )
 
     # access log
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,12 @@ class Question:
 
 
 def parse_entries(text: str) -> Entries:
-    """`key=value,key=value`; a value may be empty, or hold further `=`. Raises `ValueError` (`what | mend`)."""
-    entries = [piece.partition("=") for piece in text.split(",")]
+    """`key=value,key=value`; a value may be empty, hold further `=`, and commas written as `\\,`.
+
+    Raises `ValueError` (`what | mend`).
+    """
+    pieces = [piece.replace("\\,", ",") for piece in re.split(r"(?<!\\),", text)]
+    entries = [piece.partition("=") for piece in pieces]
     if any(not key or not separator for key, separator, _ in entries):
         raise ValueError(f"'{text}' is no list of entries | write key=value,key=value")
     return tuple((key, value) for key, _, value in entries)

@@ -16,7 +16,7 @@ from ratelimit.decision import Decision, Ended, LimitRequest, Status
 from ratelimit.errors import RequestError
 from ratelimit.fallback import Fallback
 from ratelimit.options import Options
-from ratelimit.plan import Plan, Planner, settling
+from ratelimit.plan import Plan, Planner, believed, settling
 from ratelimit.rules import MAX_HITS, Algorithm, Descriptor, Limit, Mode, RuleSet, Settlement
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
@@ -46,7 +46,7 @@ class Observer(Protocol):
     def store_seconds(self, seconds: float) -> None:
         """The store answered a decision after so many seconds."""
 
-    def store_failed(self, transient: bool) -> None:
+    def store_failed(self, error: StoreError) -> None:
         """The store could not decide."""
 
 
@@ -68,7 +68,7 @@ class Unobserved:
     def store_seconds(self, seconds: float) -> None:
         """Nothing."""
 
-    def store_failed(self, transient: bool) -> None:
+    def store_failed(self, error: StoreError) -> None:
         """Nothing."""
 
 
@@ -152,7 +152,7 @@ class Limiter:
 
     def _without_store(self, plan: Plan, now: float, error: StoreError) -> Decision:
         """The store failed: every rule's own policy, or the error."""
-        self._observer.store_failed(error.transient)
+        self._observer.store_failed(error)
         if plan.leased:
             self._planner.end_leases(plan, None, int(now), over=False)
             plan.leased = False
@@ -179,7 +179,8 @@ class Limiter:
             for limit in match.limits:
                 if limit.rule.mode is not Mode.RESERVE or limit.rule.unlimited:
                     continue
-                one = settling(limit, call.reserved, min(call.used, MAX_HITS), int(now), self._options.key_prefix)
+                reserved = believed(limit.rule, call.reserved, int(now))
+                one = settling(limit, reserved, min(call.used, MAX_HITS), int(now), self._options.key_prefix)
                 place = (one.key, one.at if one.shape is not None else 0)
                 before = owed.get(place)
                 owed[place] = one if before is None else before._replace(hits=before.hits + one.hits)
@@ -189,7 +190,7 @@ class Limiter:
         try:
             counts = self._store.apply(operations, now)
         except StoreError as error:
-            self._observer.store_failed(error.transient)
+            self._observer.store_failed(error)
             raise
         return None if isinstance(counts, list) else self._settled(counts)
 
@@ -197,7 +198,7 @@ class Limiter:
         try:
             await waiting
         except StoreError as error:
-            self._observer.store_failed(error.transient)
+            self._observer.store_failed(error)
             raise
 
     def _decision(self, plan: Plan, counts: Sequence[Count], now: int, *, stored: bool = True) -> Decision:
@@ -216,7 +217,7 @@ class Limiter:
                 continue
             decided(limit, hits, count.value, count.over, local)
             if limit.rule.mode is Mode.RESERVE:
-                reservations.append((limit.rule.label, Settlement(hits, now)))
+                reservations.append((_free(limit.rule.label, reservations), Settlement(hits, now)))
             elif count.over and stored and not local and self._local is not None:
                 self._remember(limit, now)
         statuses = tuple(answers) if plan.single else by_descriptor(plan, answers)
@@ -245,3 +246,9 @@ class Limiter:
         """A counter is over its limit: the store need not be asked again in its window."""
         if limit.rule.algorithm is Algorithm.FIXED_WINDOW and self._local is not None:
             self._local.put(self._planner.key(limit, now), limit.window(now)[1])
+
+
+def _free(label: str, taken: Sequence[tuple[str, Settlement]]) -> str:
+    """The label; with a number when the call has met the same rule before: `label#2`."""
+    number = sum(one == label or one.startswith(f"{label}#") for one, _ in taken) if taken else 0
+    return f"{label}#{number + 1}" if number else label

@@ -95,7 +95,8 @@ class Planner:
                 elif limit.rule.unlimited:
                     plan.limits.append(Planned(limit, hits, None))
                 elif match.settlement is not None:
-                    self._correct(plan, limit, hits, settling(limit, match.settlement, hits, now, self._prefix))
+                    reserved = believed(limit.rule, match.settlement, now)
+                    self._correct(plan, limit, hits, settling(limit, reserved, hits, now, self._prefix))
                 elif hits < 0:
                     self._correct(plan, limit, hits, settling(limit, Settlement(-hits, now), 0, now, self._prefix))
                 else:
@@ -244,6 +245,13 @@ class Again(NamedTuple):
         for place, count in zip(self.places, second, strict=True):
             counts[place] = count
         return counts
+
+
+def believed(rule: Rule, settlement: Settlement, now: int) -> Settlement:
+    """The settlement, unless nobody can have been given it: more than the limit allows is never reserved."""
+    if settlement.reserved > max(rule.rate.amount, rule.burst) and not rule.shadow:
+        return Settlement(0, now)
+    return settlement
 
 
 def settling(limit: Limit, settlement: Settlement, used: int, now: int, prefix: str) -> Operation:

@@ -73,6 +73,8 @@ def rate_limit_service(
 
 def _rpc_error(error: RequestError | StoreError) -> RpcError:
     """A failure is always an error, never a verdict: open or closed is Envoy's `failure_mode_deny`, or the rule's."""
-    return RpcError(
-        StatusCode.UNKNOWN, "the counter store does not answer" if isinstance(error, StoreError) else str(error)
-    )
+    if not isinstance(error, StoreError):
+        return RpcError(StatusCode.UNKNOWN, str(error))
+    # What a store says may hold keys: it is for the log.
+    text = "the counter store does not answer" if error.transient else "the counter store cannot count: see the log"
+    return RpcError(StatusCode.UNKNOWN, text)

@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import structlog
 
 from ratelimit.http.exposition import family
 from ratelimit.rules import Limit
+from sidecar.errors import StoreError
 from sidecar.series import Counter, Family, Gauge, Histogram, Labels, SeriesT
+
+_log = structlog.get_logger("ratelimit")
+_QUIET_SECONDS = 10.0  # between two lines about a store that keeps failing
 
 MOST_KEYS = 10_000
 MOST_DOMAINS = 1_000
@@ -78,7 +85,9 @@ class Stats:
     Also the limiter's observer. Memory is bounded whatever requests hold.
     """
 
-    def __init__(self, near_ratio: float = 0.8) -> None:
+    def __init__(self, near_ratio: float = 0.8, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_at = -_QUIET_SECONDS
         self._near_ratio = near_ratio
         self._near: dict[int, int] = {}
         self._families: list[Family[Any]] = []
@@ -198,9 +207,13 @@ class Stats:
         """The store answered after so many seconds."""
         self._store_time.observe(seconds)
 
-    def store_failed(self, transient: bool) -> None:
+    def store_failed(self, error: StoreError) -> None:
         """The store did not decide."""
-        self._store_errors.labels("true" if transient else "false").inc()
+        self._store_errors.labels("true" if error.transient else "false").inc()
+        now = self._clock()
+        if now - self._told_at >= _QUIET_SECONDS:
+            self._told_at = now
+            _log.error("store_failed", reason=str(error), transient=error.transient)
 
     # the service
 

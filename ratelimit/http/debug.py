@@ -32,6 +32,7 @@ class DebugSources:
     stats: Stats
     health: Health
     refresh: Callable[[], None] = lambda: None
+    stores: Callable[[], Mapping[str, int]] = dict  # how they are now, whatever the readiness
 
 
 def debug_paths(sources: DebugSources) -> Mapping[str, Answer]:
@@ -59,7 +60,7 @@ async def _livez(_request: web.Request) -> web.Response:
 def _readyz(sources: DebugSources) -> Answer:
     async def readyz(_request: web.Request) -> web.Response:
         health = sources.health
-        body = {"ready": health.healthy, "parts": health.parts}
+        body = {"ready": health.healthy, "parts": health.parts, "stores": sources.stores()}
         return web.Response(
             body=msgspec.json.encode(body) + b"\n",
             status=200 if health.healthy else 503,
@@ -91,7 +92,7 @@ def metrics_answer(sources: DebugSources) -> Answer:
 def _stats(sources: DebugSources) -> Answer:
     async def stats(request: web.Request) -> web.StreamResponse:
         sources.refresh()
-        shown = (line.replace(" ", ": ", 1) for line in _samples(sources.stats.lines()))
+        shown = (": ".join(line.rsplit(" ", 1)) for line in _samples(sources.stats.lines()))
         return await _written(request, shown, "text/plain; charset=utf-8")
 
     return stats

@@ -78,7 +78,10 @@ def _answer(rules: Callable[[], RuleSet | None], work: _Work, method: str) -> An
             current = rules()
             if current is None:
                 raise _Refused(503, "no rate limit configuration loaded")
-            return _json(await work(current, request.query.get("domain", ""), _entries(request), request))
+            domain, entries = request.query.get("domain", ""), _entries(request)
+            if domain not in current.domains and method == "POST":
+                raise _Refused(404, f"there is no domain '{domain}'")
+            return _json(await work(current, domain, entries, request))
         except _Refused as refused:
             return _json({"error": str(refused)}, refused.status)
         except StoreError as error:

@@ -7,6 +7,7 @@ change what happens, `Environment.warnings` says so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,6 +159,10 @@ def _server(read: Variables) -> ServerOptions:
         for name, value in (("GRPC_SERVER_TLS_CERT", certificate), ("GRPC_SERVER_TLS_KEY", key)):
             if not value:
                 read.wrong(name, "is not set, and GRPC_SERVER_USE_TLS is true", "name a PEM file")
+            elif not os.access(value, os.R_OK):
+                read.wrong(name, f"{value} cannot be read", "name a PEM file")
+        if client_ca and not os.access(client_ca, os.R_OK):
+            read.wrong("GRPC_CLIENT_TLS_CACERT", f"{client_ca} cannot be read", "name a PEM file")
         if client_name and not client_ca:
             mend = "name the clients' authority, or leave the name out"
             read.wrong("GRPC_CLIENT_TLS_CACERT", "is not set, so GRPC_CLIENT_TLS_SAN would check nothing", mend)

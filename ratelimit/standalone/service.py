@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -41,7 +42,7 @@ from ratelimit.standalone.health import Health
 from ratelimit.standalone.stores import OpenStores
 from ratelimit.stats import Stats
 from sidecar import logs
-from sidecar.errors import ConfigError, StoreError
+from sidecar.errors import ConfigError, Problem, StoreError
 from sidecar.lifecycle import keep_what_is_loaded
 from sidecar.reload import Current
 from sidecar.server import Engine, GrpcServer
@@ -119,7 +120,9 @@ class _Service:
 
     def _http_servers(self, api: Mapping[str, Answer]) -> list[HttpServer]:
         http = self._environment.http
-        sources = DebugSources(self._rules.get, self._operator, self._stats, self._health, self._refresh)
+        sources = DebugSources(
+            self._rules.get, self._operator, self._stats, self._health, self._refresh, lambda: self._stores.state
+        )
         servers = [
             HttpServer("PORT", http.api, api),
             HttpServer("DEBUG_PORT", http.debug, debug_paths(sources)),
@@ -143,7 +146,10 @@ class _Service:
                 await self._serve(stopping)
 
     async def _serve(self, stopping: asyncio.Event) -> None:
-        await self._server.start()
+        try:
+            await self._server.start()
+        except ConfigError as error:
+            raise ConfigError([_named(problem, self._environment.listen) for problem in error.problems]) from error
         keep_what_is_loaded()
         http = {server.name: server.address for server in self._http}
         _log.info("serving", address=self._server.address, **http)
@@ -206,6 +212,13 @@ class _Service:
 
     def _refresh(self) -> None:
         self._stats.stores(connections=self._stores.connections, left_alone=self._stores.left_alone)
+
+
+def _named(problem: Problem, listen: str) -> Problem:
+    """A problem with the address, by the names that an operator gave it."""
+    if problem.place != "listen":
+        return problem
+    return replace(problem, place="GRPC_UDS" if listen.startswith("unix:") else "GRPC_HOST, GRPC_PORT (--listen)")
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -43,6 +43,11 @@ class OpenStores:
         return self._breakers[-1]
 
     @property
+    def state(self) -> dict[str, int]:
+        """How the stores are at this moment, for operators."""
+        return {"opened": len(self._redis), "connected": self.connections, "left_alone": self.left_alone}
+
+    @property
     def connections(self) -> int:
         """How many Redis servers are connected."""
         return sum(node.connected for store in self._redis for node in store.nodes)

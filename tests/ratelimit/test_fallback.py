@@ -92,8 +92,8 @@ def test_nothing_is_reserved_and_everything_is_told(clock: Clock) -> None:
         def degraded(self, limit: Limit) -> None:
             told.append(limit.rule.label)
 
-        def store_failed(self, transient: bool) -> None:
-            told.append(f"failed {transient}")
+        def store_failed(self, error: StoreError) -> None:
+            told.append(f"failed {error.transient}")
 
     atomic = Rule(Rate(10, Unit.MINUTE), Mode.RESERVE, label="a", on_error=OnError.LOCAL)
     decision = ask(Limiter(Away(), clock, Watcher()), rules(a=atomic), "a")

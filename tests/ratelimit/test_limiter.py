@@ -213,11 +213,19 @@ async def test_settling_beyond_the_limit_is_never_refused_and_blocks_what_comes(
 
 
 async def test_settling_never_falls_below_zero(world: World) -> None:
-    await world.settle(0, f"50@{NOW}")
+    await world.settle(0, f"9@{NOW}")
     assert await world.used() == 0
     await world.take(3)
-    await world.settle(0, f"50@{NOW}")
+    await world.settle(0, f"9@{NOW}")
     assert await world.used() == 0
+
+
+async def test_nobody_can_have_reserved_more_than_the_limit(world: World) -> None:
+    await world.take(3)
+    await world.settle(0, f"11@{NOW}")
+    assert await world.used() == 3
+    await world.settle(2, f"{10**18}@{NOW}")
+    assert await world.used() == 5
 
 
 async def test_settling_after_the_window_charges_only_the_excess(world: World) -> None:

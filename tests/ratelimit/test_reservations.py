@@ -176,8 +176,8 @@ class Watcher(Unobserved):
     def store_seconds(self, seconds: float) -> None:
         self.seen.append(seconds)
 
-    def store_failed(self, transient: bool) -> None:
-        self.seen.append(("failed", transient))
+    def store_failed(self, error: StoreError) -> None:
+        self.seen.append(("failed", error.transient))
 
 
 async def test_tells_each_limit_and_the_stores_time(store: Store, clock: Clock, domain: str) -> None:

@@ -67,7 +67,7 @@ class Seen:
     def store_seconds(self, seconds: float) -> None:
         """Nothing."""
 
-    def store_failed(self, transient: bool) -> None:
+    def store_failed(self, error: StoreError) -> None:
         """Nothing."""
 
     def lines(self) -> str:

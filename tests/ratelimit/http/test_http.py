@@ -128,10 +128,10 @@ async def test_failures_are_counted() -> None:
 async def test_health() -> None:
     async with served() as one:
         assert await one.ask("/healthcheck") == (200, "OK")
-        assert await one.ask("/readyz") == (200, '{"ready":true,"parts":{"rules":true}}\n')
+        assert await one.ask("/readyz") == (200, '{"ready":true,"parts":{"rules":true},"stores":{}}\n')
         one.health.report("rules", well=False)
         assert await one.ask("/healthcheck") == (500, "")
-        assert await one.ask("/readyz") == (503, '{"ready":false,"parts":{"rules":false}}\n')
+        assert await one.ask("/readyz") == (503, '{"ready":false,"parts":{"rules":false},"stores":{}}\n')
         assert await one.ask("/livez") == (200, "ok\n")
 
 

@@ -110,11 +110,22 @@ def test_rules_from_a_management_server() -> None:
     assert (without.rules.tls, without.rules.spread) == (None, 0.0)
 
 
-def test_tls_of_the_server() -> None:
-    given = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c", "GRPC_SERVER_TLS_KEY": "/k"}
-    tls = environment.read({**given, "GRPC_CLIENT_TLS_CACERT": "/a", "GRPC_CLIENT_TLS_SAN": "envoy"}).server.tls
+def test_tls_of_the_server(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("c", "k", "a")]
+    for path in paths:
+        path.touch()
+    given = {
+        "GRPC_SERVER_USE_TLS": "true",
+        "GRPC_SERVER_TLS_CERT": str(paths[0]),
+        "GRPC_SERVER_TLS_KEY": str(paths[1]),
+    }
+    authority = {"GRPC_CLIENT_TLS_CACERT": str(paths[2]), "GRPC_CLIENT_TLS_SAN": "envoy"}
+    tls = environment.read({**given, **authority}).server.tls
     assert tls is not None
-    assert (tls.certificate, tls.key, tls.client_ca, tls.client_name) == (Path("/c"), Path("/k"), Path("/a"), "envoy")
+    assert (tls.certificate, tls.key, tls.client_ca, tls.client_name) == (*paths, "envoy")
+    assert problems(**{**given, "GRPC_SERVER_TLS_KEY": "/gone"}) == [
+        "GRPC_SERVER_TLS_KEY: /gone cannot be read (name a PEM file)"
+    ]
     assert environment.read({**given, "GRPC_SERVER_USE_TLS": "false"}).server.tls is None
     assert problems(GRPC_SERVER_USE_TLS="true") == [
         "GRPC_SERVER_TLS_CERT: is not set, and GRPC_SERVER_USE_TLS is true (name a PEM file)",
