@@ -3,13 +3,18 @@
 The service has one core, the generator and Redis the other. Arms: ours over the embedded store and over Redis (native
 and grpcio engine), and envoyproxy/ratelimit over the same Redis (built from source; needs Go). Shown for 1, 2 and 10
 descriptors and 32 and 256 calls in flight: decisions per second, CPU per decision of the service (all threads), and the
-99th percentile at a fixed rate. Every call has keys of its own out of a thousand, all below their limits.
+99th percentile at a fixed rate. Calls take one of a thousand users in turn, all below their limits.
+
+The generator is ours (`bench.rls_load`), which costs about as much as the service. Where h2load (nghttp2) is installed it
+also says how much one saturated core decides: it is cheaper, sends one body only, and looks at nothing but the status.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +31,7 @@ from bench import installs
 from bench.cpu import Account
 from bench.machine import machine
 from bench.processes import Placement, Processes, UnavailableError, free_port, on_cores
+from bench.rls_load import messages
 from bench.sheet import Sheet
 
 RULES = "domain: bench\ndescriptors:\n  - key: user\n    rate_limit: {unit: hour, requests_per_unit: 1000000000}\n"
@@ -125,6 +131,22 @@ class Service:
         found["per_second"] = found["done"] / found["seconds"]
         return found
 
+    def saturated(self, descriptors: int, in_flight: int, seconds: float) -> float:
+        """Decisions per second with h2load. Raises `UnavailableError`."""
+        if shutil.which("h2load") is None:
+            raise UnavailableError("h2load is not installed")
+        body = self._processes.folder / f"body-{descriptors}"
+        body.write_bytes(messages(descriptors, 1)[0])
+        url = f"http://127.0.0.1:{self.port}/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+        command = ["h2load", "-c", "2", "-m", str(in_flight // 2), "-d", str(body), "-D", str(round(seconds))]
+        command += ["-H", "content-type: application/grpc", "-H", "te: trailers", url]
+        with on_cores(self._placement.load):
+            said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=True).stdout
+        found, failed = re.search(r"finished in .*?, ([0-9.]+) req/s", said), re.search(r"([0-9]+) failed", said)
+        if found is None or failed is None or failed.group(1) != "0":
+            raise UnavailableError("h2load saw failed calls")
+        return float(found.group(1))
+
 
 def _middle(runs: list[dict[str, Any]], what: str) -> float:
     return statistics.median(float(run[what]) for run in runs)
@@ -149,6 +171,11 @@ def main() -> int:
             with Service(arm, placement) as service:
                 for descriptors, in_flight in SHAPES:
                     found = service.load(descriptors, in_flight, arguments.seconds)
+                    try:
+                        found["saturated"] = service.saturated(descriptors, in_flight, arguments.seconds)
+                    except UnavailableError as error:
+                        found["saturated"] = 0.0
+                        notes.append(str(error))
                     runs.setdefault((arm, descriptors, in_flight), []).append(found)
                 paced.setdefault(arm, []).append(service.load(1, 8, arguments.seconds, arguments.rate))
         except UnavailableError as error:
@@ -165,6 +192,7 @@ def main() -> int:
                     f"{descriptors}",
                     f"{in_flight}",
                     f"{_middle(seen, 'per_second'):,.0f}",
+                    f"{_middle(seen, 'saturated'):,.0f}",
                     f"{_middle(seen, 'cpu_us'):.1f}",
                     f"{_middle(seen, 'p99_ms'):.2f}",
                     f"{_middle(paced[arm], 'p99_ms'):.2f}" if (descriptors, in_flight) == SHAPES[0] else "",
@@ -177,6 +205,7 @@ def main() -> int:
             "descriptors",
             "in flight",
             "decisions/s",
+            "one core full (h2load)",
             "CPU us/decision",
             "p99 ms",
             f"p99 ms at {arguments.rate:g}/s",

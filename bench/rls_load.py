@@ -47,7 +47,7 @@ def _head() -> bytes:
     return bytes(hpack.Encoder().encode([NeverIndexedHeaderTuple(*one) for one in headers], huffman=False))
 
 
-def _messages(descriptors: int, keys: int) -> list[bytes]:
+def messages(descriptors: int, keys: int) -> list[bytes]:
     """gRPC messages for as many users, `descriptors` of them in each."""
     made = []
     for number in range(keys):
@@ -196,7 +196,7 @@ async def paced(client: Client, rate: float, seconds: float) -> float:
 
 
 async def _run(arguments: argparse.Namespace) -> dict[str, object]:
-    client = await _connect(arguments.address, _messages(arguments.descriptors, arguments.keys))
+    client = await _connect(arguments.address, messages(arguments.descriptors, arguments.keys))
     await closed(client, arguments.in_flight, min(1.0, arguments.seconds / 2))  # warm-up
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, input)
