@@ -5,8 +5,8 @@ and grpcio engine), and envoyproxy/ratelimit over the same Redis (built from sou
 descriptors and 32 and 256 calls in flight: decisions per second, CPU per decision of the service (all threads), and the
 99th percentile at a fixed rate. Calls take one of a thousand users in turn, all below their limits.
 
-The generator is ours (`bench.rls_load`), which costs about as much as the service. Where h2load (nghttp2) is installed it
-also says how much one saturated core decides: it is cheaper, sends one body only, and looks at nothing but the status.
+The generator is ours (`bench.rls_load`), which costs about as much as the service. Where h2load (nghttp2) is installed
+it also says how much one saturated core decides: it is cheaper, sends one body only, and looks at the status alone.
 """
 
 from __future__ import annotations
