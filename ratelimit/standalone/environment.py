@@ -8,6 +8,7 @@ change what happens, `Environment.warnings` says so.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,6 +222,11 @@ def _options(read: Variables) -> Options:
         read.text("LIMIT_REMAINING_HEADER", "RateLimit-Remaining"),
         read.text("LIMIT_RESET_HEADER", "RateLimit-Reset"),
     )
+    for name, header in zip(
+        ("LIMIT_LIMIT_HEADER", "LIMIT_REMAINING_HEADER", "LIMIT_RESET_HEADER"), headers, strict=True
+    ):
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):  # RFC 9110, section 5.1
+            read.wrong(name, "is no name of a header", "write one like RateLimit-Limit")
     return Options(
         shadow=read.flag("SHADOW_MODE"),
         quota=read.flag("QUOTA_MODE"),

@@ -287,3 +287,9 @@ def test_a_timeout_beyond_reason() -> None:
     found = environment.read({"REDIS_URL": "h:1", "REDIS_TIMEOUT": "5m"})
     assert parse(found.stores.url).timeout == 60
     assert found.warnings == ("REDIS_TIMEOUT is more than 60 s: it counts as that",)
+
+
+def test_a_header_is_a_header() -> None:
+    assert problems(LIMIT_LIMIT_HEADER="bad header\n") == [
+        "LIMIT_LIMIT_HEADER: is no name of a header (write one like RateLimit-Limit)"
+    ]
