@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ratelimit.storage import MemoryStore, RedisStore, open_store
-from ratelimit.storage.base import Action, Count, Operation
+from ratelimit.storage.base import MAX_COUNT, Action, Count, Operation
 from sidecar.errors import ConfigError, StoreError
 from sidecar.redis import Client, LinkState, Request, connect
 from sidecar.redis.request import Command
@@ -74,8 +74,23 @@ async def test_every_key_has_a_ttl(redis_store: RedisStore, client: Redis, domai
 
 
 async def test_a_key_left_without_a_ttl_gets_one(redis_store: RedisStore, client: Redis, domain: str) -> None:
-    await client.set(f"{domain}_a", 5)
-    assert await redis_store.apply([add(f"{domain}_a")], 0) == [Count(6)]
+    await client.mset({f"{domain}_a": 5, f"{{{domain}}}_b": 5})
+    assert await redis_store.apply([reserve(f"{{{domain}}}_b")], 0) == [Count(6)]
+    assert 55 < await client.ttl(f"{{{domain}}}_b") <= 60
+    for value in range(6, 17):  # what only counts looks at every sixteenth hit
+        assert await redis_store.apply([add(f"{domain}_a")], 0) == [Count(value)]
+    assert 55 < await client.ttl(f"{domain}_a") <= 60
+
+
+async def test_a_counter_that_others_drove_beyond_stops_at_the_most(
+    redis_store: RedisStore, client: Redis, domain: str
+) -> None:
+    await client.set(f"{domain}_a", MAX_COUNT - 1, ex=60)
+    assert await redis_store.apply([add(f"{domain}_a"), add(f"{domain}_a")], 0) == [
+        Count(MAX_COUNT, over=True),
+        Count(MAX_COUNT, over=True),
+    ]
+    assert await client.get(f"{domain}_a") == str(MAX_COUNT).encode()
     assert 55 < await client.ttl(f"{domain}_a") <= 60
 
 
