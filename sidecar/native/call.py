@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -155,7 +156,10 @@ class Call:
                 self.fail(error)
 
         try:
-            self._task = asyncio.ensure_future(awaitable)
+            if awaitable.__class__ is CoroutineType:  # as nearly always: `ensure_future` would look at much else first
+                self._task = self._connection.loop.create_task(awaitable)
+            else:
+                self._task = asyncio.ensure_future(awaitable)
         except TypeError as error:
             self.fail(error)
         else:
