@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ratelimit.options import Options
 from ratelimit.plan import Plan
-from ratelimit.rules import Algorithm, OnError, Rule
+from ratelimit.rules import BUCKETS, OnError, Rule
 from ratelimit.storage.base import Action, Count, Operation
 from ratelimit.storage.memory import MemoryStore
 
@@ -70,5 +70,5 @@ def _scaled(operation: Operation, share: float, *, denied: bool) -> Operation:
 def _size(operation: Operation) -> int:
     """What may be in use at once."""
     shape = operation.shape
-    bucket = shape is not None and shape.algorithm in (Algorithm.TOKEN_BUCKET, Algorithm.GCRA)
+    bucket = shape is not None and shape.algorithm in BUCKETS
     return shape.burst if shape is not None and bucket else operation.limit

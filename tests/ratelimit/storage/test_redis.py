@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,21 +23,6 @@ def add(key: str, hits: int = 1, limit: int = 100) -> Operation:
 
 def reserve(key: str, hits: int = 1, limit: int = 100) -> Operation:
     return Operation(key, Action.RESERVE, hits, limit, 60)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    client: Redis = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def redis_store(redis_url: str) -> AsyncIterator[RedisStore]:
-    opened = open_store(redis_url)
-    assert isinstance(opened, RedisStore)
-    yield opened
-    await opened.close()
 
 
 async def commands(client: Redis) -> dict[str, int]:

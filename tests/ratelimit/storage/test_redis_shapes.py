@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from ratelimit.rules import Algorithm
-from ratelimit.storage import MemoryStore, RedisStore, open_store
+from ratelimit.storage import MemoryStore, RedisStore
 from ratelimit.storage.base import MAX_COUNT, Action, Count
 from sidecar.errors import StoreError
 from sidecar.redis import connect
@@ -19,18 +18,8 @@ from tests.redis_server import RedisCluster, RedisServer
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    client: Redis = Redis.from_url(redis_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    opened = open_store(redis_url)
-    assert isinstance(opened, RedisStore)
-    yield opened
-    await opened.close()
+def store(redis_store: RedisStore) -> RedisStore:
+    return redis_store
 
 
 async def calls(client: Redis) -> int:
