@@ -17,7 +17,7 @@ from ratelimit.errors import RequestError
 from ratelimit.fallback import Fallback
 from ratelimit.options import Options
 from ratelimit.plan import Plan, Planner, believed, settling
-from ratelimit.rules import MAX_HITS, Algorithm, Descriptor, Limit, Mode, RuleSet, Settlement
+from ratelimit.rules import MAX_HITS, Descriptor, Limit, Mode, RuleSet, Settlement
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
 from sidecar.errors import StoreError
@@ -95,7 +95,6 @@ class Limiter:
         self._options = options or Options()
         self._planner = Planner(self._options, dice)
         self._fallback = Fallback(self._options)
-        self._local = self._planner.local
 
     @property
     def saved(self) -> int:
@@ -218,8 +217,8 @@ class Limiter:
             decided(limit, hits, count.value, count.over, local)
             if limit.rule.mode is Mode.RESERVE:
                 reservations.append((_free(limit.rule.label, reservations), Settlement(hits, now)))
-            elif count.over and stored and not local and self._local is not None:
-                self._remember(limit, now)
+            elif count.over and stored and not local:
+                self._planner.remember(limit, now)
         statuses = tuple(answers) if plan.single else by_descriptor(plan, answers)
         if over and (plan.quota or self._options.quota):
             over = self._over(statuses)
@@ -241,11 +240,6 @@ class Limiter:
             elif answer.over:
                 return True
         return quotas > 0 and quotas == quotas_over
-
-    def _remember(self, limit: Limit, now: int) -> None:
-        """A counter is over its limit: the store need not be asked again in its window."""
-        if limit.rule.algorithm is Algorithm.FIXED_WINDOW and self._local is not None:
-            self._local.put(self._planner.key(limit, now), limit.window(now)[1])
 
 
 def _free(label: str, taken: Sequence[tuple[str, Settlement]]) -> str:

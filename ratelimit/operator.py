@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from ratelimit.options import Options
 from ratelimit.plan import Planner
 from ratelimit.rules import Descriptor, Entries, Limit, RuleSet
 from ratelimit.storage.base import Action, Operation, Store
-from ratelimit.verdict import size
+from ratelimit.verdict import status
 
 
 class Counter(NamedTuple):
@@ -53,9 +52,7 @@ class Operator:
         """Forget the counters; what they were."""
         before = await self.inspect(rules, domain, entries)
         if before:
-            gone = self._store.forget([counter.key for counter in before])
-            if inspect.isawaitable(gone):
-                await gone
+            await self._store.forget([counter.key for counter in before])
         return before
 
     async def _apply(
@@ -66,14 +63,13 @@ class Operator:
         if not plan.operations:
             return []
         answer = self._store.apply([change(one) for one in plan.operations], now)
-        counts = await answer if inspect.isawaitable(answer) else answer
+        counts = answer if isinstance(answer, list) else await answer
         found: list[Counter] = []
         for one in plan.limits:
             if one.operation is None:
                 continue
-            rule, count = one.limit.rule, counts[one.operation]
-            operation = plan.operations[one.operation]
-            reset = count.reset if operation.shape else rule.rate.until_reset(int(now))
-            left = max(0, size(rule) - count.value)
-            found.append(Counter(one.limit, operation.key, count.value, left, reset))
+            count = counts[one.operation]
+            seen = status(one.limit, count, one.hits, int(now))
+            key = plan.operations[one.operation].key
+            found.append(Counter(one.limit, key, count.value, seen.remaining, seen.reset_seconds))
         return found

@@ -116,11 +116,8 @@ class Planner:
             key = self._prefix + key
         if self._jitter:
             ttl += int(self._dice() * self._jitter)
-        if rule.shadow or rule.quota or self._watch_all:
-            action = Action.WATCH
-            plan.quota = plan.quota or rule.quota
-        else:
-            action = Action.RESERVE if rule.mode is Mode.RESERVE else self._consume
+        action = self._action(rule)
+        plan.quota = plan.quota or rule.quota
         # By position, without the names: this is done for every descriptor of every request.
         plan.limits.append(_tuple(Planned, (limit, hits, len(plan.operations), None, False, False, False)))
         plan.operations.append(_tuple(Operation, (key, action, hits, rate.amount, ttl, None, now, rate.seconds == 1)))
@@ -177,6 +174,12 @@ class Planner:
     def key(self, limit: Limit, now: int) -> str:
         """The key of a limit's counter in the window of `now`."""
         return self._prefix + limit.window(now)[0]
+
+    def remember(self, limit: Limit, now: int) -> None:
+        """A counter is over its limit: with a local cache the store is not asked again in its window."""
+        if self.local is not None and limit.rule.algorithm is Algorithm.FIXED_WINDOW:
+            key, end = limit.window(now)
+            self.local.put(self._prefix + key, end)
 
     def without_leases(self, plan: Plan, counts: Sequence[Count]) -> Again | None:
         """What to ask once more when a lease was too much to ask: then no reserve of the decision was counted.

@@ -265,14 +265,20 @@ class RuleSet:
 
     def node(self, domain: str, entries: Entries) -> Node | None:
         """The node that the last entry reaches, whether it has a limit or not."""
+        path = self._path(domain, entries)
+        return path[-1][0].node if path else None
+
+    def _path(self, domain: str, entries: Entries) -> list[tuple[_Branch, bool]]:
+        """The branch of each entry, and whether a wildcard led there; nothing when an entry finds none."""
         level = self._levels.get(domain)
-        branch: _Branch | None = None
+        path: list[tuple[_Branch, bool]] = []
         for key, value in entries:
             found = None if level is None else level.find(key, value)
             if found is None:
-                return None
-            branch, level = found[0], found[0].below
-        return None if branch is None else branch.node
+                return []
+            path.append(found)
+            level = found[0].below
+        return path
 
     def _find(self, domain: str, entries: Entries) -> Match | None:
         asked = (domain, entries)
@@ -287,24 +293,18 @@ class RuleSet:
         return found
 
     def _walk(self, domain: str, entries: Entries) -> Match | None:
-        level = self._levels.get(domain)
-        branch: _Branch | None = None
+        path = self._path(domain, entries)
+        if not path or not path[-1][0].rules:
+            return None
         counted: list[tuple[str, str]] = []  # the entries as the counter sees them
         shown = [domain]
         sharing = False
-        for key, value in entries:
-            found = None if level is None else level.find(key, value)
-            if found is None:
-                return None
-            branch, wildcard = found
-            node, level = branch.node, branch.below
-            shared = wildcard and node.shared
+        for (key, value), (branch, wildcard) in zip(entries, path, strict=True):
+            shared = wildcard and branch.node.shared
             sharing = sharing or shared
-            counted.append((key, node.value or "") if shared else (key, value))
-            seen = _seen_value(node, value, wildcard=wildcard)
+            counted.append((key, branch.node.value or "") if shared else (key, value))
+            seen = _seen_value(branch.node, value, wildcard=wildcard)
             shown.append(f"{key}_{seen}" if seen else key)
-        if branch is None or not branch.rules:
-            return None
         named = tuple(counted)
         stat = ".".join(shown)
         # envoyproxy/ratelimit's key to the byte: an empty value leaves its underscore, unless a pattern is shared.

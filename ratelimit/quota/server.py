@@ -1,7 +1,7 @@
 """The RateLimitQuotaService (envoy.service.rate_limit_quota.v3): one stream per Envoy, reports in, assignments out.
 
-Envoy asks nobody while a request waits: it reports, every `reporting_interval`, what it let through, and is answered
-with what it may do until it is told otherwise.
+Envoy asks nobody while a request waits: it reports from time to time what it let through, and is answered with what it
+may do until it is told otherwise.
 """
 
 from __future__ import annotations
