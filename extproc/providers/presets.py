@@ -246,7 +246,7 @@ _ALL = (
     Preset(
         "llama-cpp",
         "llama.cpp server",
-        "http://127.0.0.1:8080/v1",
+        "http://127.0.0.1:9931/v1",
         "",
         "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
         Quirks(operations=_TEXT | {"embeddings", "responses", "audio.transcriptions"}),
