@@ -175,7 +175,7 @@ _ALL = (
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
         "https://platform.moonshot.ai/docs/api/chat",
-        Quirks(operations=_CHAT),
+        Quirks(max_tokens="max_tokens", operations=_CHAT),
     ),
     Preset(
         "nvidia",
@@ -183,6 +183,7 @@ _ALL = (
         "https://integrate.api.nvidia.com/v1",
         "NVIDIA_API_KEY",
         "https://docs.api.nvidia.com/nim/reference/llm-apis",
+        Quirks(max_tokens="max_tokens"),
     ),
     Preset(
         "openrouter",
@@ -219,6 +220,7 @@ _ALL = (
         "https://api.together.ai/v1",
         "TOGETHER_API_KEY",
         "https://docs.together.ai/docs/inference/openai-compatibility",
+        Quirks(max_tokens="max_tokens"),
     ),
     Preset(
         "xai",
@@ -226,6 +228,7 @@ _ALL = (
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         "https://docs.x.ai/docs/api-reference",
+        Quirks(realtime=True),
     ),
     Preset(
         "zhipu",
@@ -233,6 +236,7 @@ _ALL = (
         "https://api.z.ai/api/paas/v4",
         "ZAI_API_KEY",
         "https://docs.z.ai/guides/develop/openai/python",
+        Quirks(max_tokens="max_tokens"),
     ),
     Preset(
         "litellm",
