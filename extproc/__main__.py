@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from extproc.balance.health import Health
 from extproc.policy import Policy, build
 from extproc.processor import Processor
 from extproc.server import external_processor
@@ -30,6 +31,9 @@ class _Unobserved:
     def message(self) -> None:
         """Nothing is counted here."""
 
+    def forwarded(self, cluster: str) -> None:
+        """Nothing is counted here."""
+
 
 def _policy(path: Path, max_body: int) -> Policy:
     """The policy in the file; its other sections are for other services."""
@@ -41,7 +45,8 @@ def _policy(path: Path, max_body: int) -> Policy:
 
 async def _run(path: Path, listen: str, max_body: int, engine: Engine, grace: float) -> None:
     policy = Current(_policy(path, max_body))
-    service = external_processor(Processor(policy.get, random.random), time.perf_counter, _Unobserved())
+    health = Health(time.monotonic)  # nobody tells it anything: every target is available
+    service = external_processor(Processor(policy.get, random.random, health), time.perf_counter, _Unobserved())
     server = GrpcServer([service], listen=listen, max_message_bytes=max_body + _HEADROOM, engine=engine)
     await serve(server, grace=grace, reload=lambda: policy.swap(_policy(path, max_body)))
 

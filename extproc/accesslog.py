@@ -13,9 +13,11 @@ from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Value
+from google.protobuf.struct_pb2 import Struct, Value
 
+from extproc.messages import ORDER_METADATA
 from extproc.processor import METADATA, USAGE_METADATA
+from extproc.targets import Target
 from ratelimit.messages import DECISION_FIELD
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 
@@ -31,8 +33,10 @@ _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.value
 class RequestRecord(NamedTuple):
     """One finished request. Times are in seconds, None where there was none; tokens None when not reported.
 
-    `reservation` is what the limits inside ext_proc reserved, `charged` the tokens to settle it with: what the provider
-    reported, else the estimate, and 0 for an error.
+    `cluster`, `provider` and `target_model` say who was asked last: whoever served it. `first_group` is the group of
+    the route that was tried first, when there were several attempts. `first_byte_seconds` counts from the request,
+    `answered_seconds` from the start of the attempt that was answered. `reservation` is what the limits inside ext_proc
+    reserved, `charged` the tokens to settle it with: what the provider reported, else the estimate, and 0 for an error.
     """
 
     request_id: str
@@ -41,11 +45,14 @@ class RequestRecord(NamedTuple):
     status: int
     key: str
     model: str
+    cluster: str
+    first_group: str
     provider: str
     target_model: str
     seconds: float
     upstream_seconds: float | None
     first_byte_seconds: float | None
+    answered_seconds: float | None
     decision_seconds: float | None
     limit_seconds: float | None
     estimate: int | None
@@ -67,8 +74,8 @@ class RequestRecord(NamedTuple):
         return self.decision_seconds + (self.limit_seconds or 0.0)
 
 
-def read(entry: HTTPAccessLogEntry) -> RequestRecord:
-    """The record of one log entry."""
+def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRecord:
+    """The record of one log entry. `targets` knows who Envoy's clusters are."""
     common, request = entry.common_properties, entry.request
     metadata = common.metadata.filter_metadata
     facts = metadata[METADATA].fields if METADATA in metadata else _NOTHING
@@ -79,6 +86,8 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
     estimate = _whole(facts, "estimate")
     total = metered if metered is not None else _whole(usage, "total")
     sent, last = _seconds(common.time_to_first_upstream_tx_byte), _seconds(common.time_to_last_upstream_rx_byte)
+    first = _seconds(common.time_to_first_upstream_rx_byte)
+    target = targets.get(common.upstream_cluster.partition("+")[0])
     decision, limit = _number(facts, "decision_us"), _number(service, DECISION_FIELD)
     disconnected, flags = _flags(common) if common.HasField("response_flags") else (False, ())
     model = _text(facts, "model")
@@ -89,11 +98,14 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         status=entry.response.response_code.value,
         key=_text(facts, "key"),
         model=model,
-        provider=_text(facts, "provider"),
-        target_model=_text(facts, "target_model") or model,
+        cluster=target.cluster if target is not None else "",
+        first_group=_first_group(metadata) if common.upstream_request_attempt_count > 1 else "",
+        provider=target.provider if target is not None else "",
+        target_model=target.model if target is not None else model,
         seconds=_seconds(common.duration) or _seconds(common.time_to_last_downstream_tx_byte) or 0.0,
         upstream_seconds=last - sent if last is not None and sent is not None else None,
-        first_byte_seconds=_seconds(common.time_to_first_upstream_rx_byte),
+        first_byte_seconds=first,
+        answered_seconds=first - sent if first is not None and sent is not None else None,
         decision_seconds=decision / 1e6 if decision is not None else None,
         limit_seconds=limit / 1e6 if limit is not None else None,
         estimate=estimate,
@@ -107,6 +119,14 @@ def read(entry: HTTPAccessLogEntry) -> RequestRecord:
         reservation=_text(facts, "reservation"),
         charged=total if total is not None else estimate or 0,
     )
+
+
+def _first_group(metadata: Mapping[str, Struct]) -> str:
+    """The group of the route that was tried first, where ext_proc has named an order."""
+    if ORDER_METADATA not in metadata:
+        return ""
+    groups = metadata[ORDER_METADATA].fields["priority_groups"].list_value.values
+    return str(groups[0].struct_value.fields["name"].string_value) if groups else ""
 
 
 def _detail(text: str) -> tuple[int | None, int | None, int | None, int | None]:
@@ -146,27 +166,39 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
 
 
 Sink: TypeAlias = Callable[[Sequence[RequestRecord]], Awaitable[None] | None]
+AttemptSink: TypeAlias = Callable[[Sequence[HTTPAccessLogEntry]], None]
+ATTEMPT_LOG = "headgate.attempts"  # the log of failed attempts
 
 
 class _Log:
-    """One stream of log messages."""
+    """One stream of log messages: of requests, or of failed attempts."""
 
-    __slots__ = ("_sink",)
+    __slots__ = ("_attempts", "_of_attempts", "_sink", "_targets")
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, attempts: AttemptSink, targets: Callable[[], Mapping[str, Target]]) -> None:
         self._sink = sink
+        self._attempts = attempts
+        self._targets = targets
+        self._of_attempts = False
 
     def on_message(self, message: StreamAccessLogsMessage) -> Step | Awaitable[Step]:
         entries = message.http_logs.log_entry
+        if message.identifier.log_name:  # only the first message of a stream has one
+            self._of_attempts = message.identifier.log_name == ATTEMPT_LOG
+        if self._of_attempts:
+            self._attempts(entries)
+            return NOTHING
         if len(entries) > _SLICE:
             return self._in_slices(entries)
-        waiting = self._sink([read(entry) for entry in entries])
+        targets = self._targets()
+        waiting = self._sink([read(entry, targets) for entry in entries])
         return NOTHING if waiting is None else self._later(waiting)
 
     async def _in_slices(self, entries: Sequence[HTTPAccessLogEntry]) -> Step:
         """A few at a time: decisions that come meanwhile must not wait for a whole batch."""
+        targets = self._targets()
         for start in range(0, len(entries), _SLICE):
-            waiting = self._sink([read(entry) for entry in entries[start : start + _SLICE]])
+            waiting = self._sink([read(entry, targets) for entry in entries[start : start + _SLICE]])
             if waiting is not None:
                 await waiting
             await asyncio.sleep(0)
@@ -184,10 +216,13 @@ class _Log:
         return
 
 
-def access_log(sink: Sink) -> Service:
-    """The service; finished requests go to `sink`, as many at a time as Envoy sends."""
+def access_log(sink: Sink, attempts: AttemptSink, targets: Callable[[], Mapping[str, Target]]) -> Service:
+    """The service; finished requests go to `sink` and failed attempts to `attempts`, as many as Envoy sends at once.
+
+    `targets` gives the targets by their clusters, those of an older configuration included.
+    """
 
     def opened(_context: CallContext) -> _Log:
-        return _Log(sink)
+        return _Log(sink, attempts, targets)
 
     return Service(SERVICE, (StreamMethod("StreamAccessLogs", StreamAccessLogsMessage, opened, single_reply=True),))

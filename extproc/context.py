@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from extproc.policy import Key, Model, Policy, Target
+from extproc.policy import Key, Model, Policy
+from extproc.providers.multipart import Form
 from extproc.providers.openai import Body, Operation
+from extproc.targets import Target
 
 MetadataValue: TypeAlias = str | float | bool
 Facts: TypeAlias = Mapping[str, Mapping[str, MetadataValue]]  # what Envoy learns, by metadata namespace
@@ -46,12 +48,16 @@ class NeedBody:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """The request goes on, changed: headers to set and remove, a body that replaces the old one, metadata."""
+    """The request goes on, changed: headers to set and remove, a body that replaces the old one, metadata.
+
+    `order` names the groups of the route in the order in which Envoy shall try them; empty where there is one target.
+    """
 
     set_headers: tuple[tuple[str, str], ...]
     remove_headers: tuple[str, ...]
     body: bytes | None
     metadata: Facts
+    order: tuple[str, ...] = ()
 
 
 Outcome: TypeAlias = Reply | NeedBody | Forward
@@ -67,9 +73,26 @@ class Exchange:
     operation: Operation | None = None
     raw_body: bytes = b""
     body: Body | None = None
+    form: Form | None = None
     model: Model | None = None
-    target: Target | None = None
-    estimate: int = 0
+    order: tuple[int, ...] = ()  # the targets of the model, in the order in which they are tried
+    operation_path: str = ""  # the path below a provider's base path
+    query: str = ""  # the client's
+    realtime: bool = False  # a WebSocket
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    own_key: str = ""  # the client's own key for `own_provider`
+    own_provider: str = ""
     rewritten: bytes | None = None
+    later_attempts: str = ""  # what attempts after the first must look like (`filters.rewrite`)
     strip_usage: bool = False
-    reply: Reply | None = field(default=None)
+
+    @property
+    def target(self) -> Target | None:
+        """Who is tried first; None until that is decided."""
+        return self.model.targets[self.order[0]] if self.order and self.model is not None else None
+
+    @property
+    def estimate(self) -> int:
+        """Tokens that the request may cost at most."""
+        return self.prompt_tokens + self.completion_tokens

@@ -21,10 +21,12 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
+from google.protobuf.struct_pb2 import Struct
 
 from extproc.context import Facts, Forward, MetadataValue, Reply, RequestHeaders
 from sidecar.protowire import Encoded, number, piece, struct_number, struct_of, struct_text, struct_true
 
+_REQUEST_HEADERS = number(ProcessingResponse, "request_headers")
 _REQUEST_BODY = number(ProcessingResponse, "request_body")
 _METADATA = number(ProcessingResponse, "dynamic_metadata")
 _RESPONSE = number(BodyResponse, "response")
@@ -32,6 +34,7 @@ _HEADER_MUTATION = number(CommonResponse, "header_mutation")
 _BODY_MUTATION = number(CommonResponse, "body_mutation")
 _BODY = number(BodyMutation, "body")
 _SET_HEADERS = number(HeaderMutation, "set_headers")
+ORDER_METADATA = "headgate.order"
 _LONGEST_KEPT = 512  # bytes of the values in a mutation that is remembered
 _FRESH_ROUTE = CommonResponse(clear_route_cache=True).SerializeToString()
 
@@ -96,17 +99,29 @@ def write_reply(reply: Reply, facts: Facts) -> Encoded:
     return Encoded(message.SerializeToString() + _metadata(facts))
 
 
-def write_forward(forward: Forward, facts: Facts) -> Encoded:
-    """The reply to the buffered body: mutations, metadata, and a fresh route."""
+def write_forward(forward: Forward, facts: Facts, *, on_headers: bool = False) -> Encoded:
+    """The reply to the headers or to the buffered body: mutations, metadata, and a fresh route."""
     common = piece(_HEADER_MUTATION, _mutation(forward.set_headers, forward.remove_headers)) + _FRESH_ROUTE
     if forward.body is not None:
         common += piece(_BODY_MUTATION, piece(_BODY, forward.body))
-    return Encoded(piece(_REQUEST_BODY, piece(_RESPONSE, common)) + _metadata(facts))
+    phase = _REQUEST_HEADERS if on_headers else _REQUEST_BODY
+    return Encoded(piece(phase, piece(_RESPONSE, common)) + _metadata(facts, forward.order))
 
 
-def _metadata(facts: Facts) -> bytes:
+def _metadata(facts: Facts, order: tuple[str, ...] = ()) -> bytes:
     """Dynamic metadata: a Struct of Structs."""
-    return piece(_METADATA, b"".join([struct_of(space, _fields(values)) for space, values in facts.items()]))
+    spaces = [struct_of(space, _fields(values)) for space, values in facts.items()]
+    if order:
+        spaces.append(_order(order))
+    return piece(_METADATA, b"".join(spaces))
+
+
+@lru_cache(maxsize=4096)
+def _order(names: tuple[str, ...]) -> bytes:
+    """The order in which Envoy's priority_group tries a route's groups."""
+    override = Struct()
+    override.update({"priority_groups": [{"name": name} for name in names]})
+    return struct_of(ORDER_METADATA, override.SerializeToString())
 
 
 def _fields(values: Mapping[str, MetadataValue]) -> bytes:

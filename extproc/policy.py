@@ -4,52 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import accumulate
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
-from extproc.settings import PolicySettings, ProviderSettings
+from extproc.balance.choice import Choice
+from extproc.balance.order import Pool
+from extproc.balance.strategies import Strategy
+from extproc.settings import ModelSettings, PolicySettings
+from extproc.targets import Target, digest, passthrough_targets, slug, targets_of
 
 _NO_DIGEST = bytes(32)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where one attempt goes: the provider, Envoy's route to it, its base path and its name for the model."""
-
-    provider: str
-    route: str
-    base_path: str
-    model: str
-    include_usage: bool
+PASSTHROUGH_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A name that clients may ask for, and the weighted targets behind it."""
+    """A name that clients may ask for, Envoy's route for it, and the targets behind it.
+
+    `pool` gives the order in which targets are tried. `uniform`: all targets get the same bytes, so nothing has to be
+    made anew for a second attempt.
+    """
 
     name: str
+    route: str
     targets: tuple[Target, ...]
-    cumulative_weights: tuple[int, ...]
-
-    def choose(self, draw: float) -> Target:
-        """The target at `draw` (0 <= draw < 1) of the summed weights."""
-        if len(self.targets) == 1:
-            return self.targets[0]
-        return self.targets[bisect_right(self.cumulative_weights, draw * self.cumulative_weights[-1])]
+    pool: Pool
+    affinity: str
+    uniform: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A gateway key as its holder: a name, the digest of the secret, and the models it may use."""
+    """A gateway key as its holder: a name, the digest of the secret, and what it may use."""
 
     name: str
     digest: bytes
     models: frozenset[str]
+    passthrough: frozenset[str]
+    own_provider_keys: bool
     limited: bool
 
 
@@ -59,6 +53,8 @@ class Policy:
 
     keys: Mapping[bytes, Key]
     models: Mapping[str, Model]
+    passthroughs: Mapping[str, Model]  # by provider: those that some key may use so
+    own_provider_keys: bool  # whether some key may bring a provider's key
     default_completion_tokens: int
     max_body_bytes: int
     created: int
@@ -70,45 +66,88 @@ class Policy:
         known = hmac.compare_digest(key.digest if key is not None else _NO_DIGEST, digest)
         return key if known else None
 
+    def targets(self) -> dict[str, Target]:
+        """Every target by the name of its cluster."""
+        every = (*self.models.values(), *self.passthroughs.values())
+        return {target.cluster: target for model in every for target in model.targets}
+
 
 def build(settings: PolicySettings, *, max_body_bytes: int, created: int) -> Policy:
     """The snapshot for `settings`. `created` (unix seconds) is what `/v1/models` reports."""
     models = {name: _model(name, settings) for name in settings.models}
     keys = {}
     for key in settings.keys:
-        digest = bytes.fromhex(key.sha256)
-        allowed = frozenset(name for name in models if any(fnmatchcase(name, pattern) for pattern in key.models))
+        secret = bytes.fromhex(key.sha256)
         limited = key.limits.requests is not None or key.limits.tokens is not None
-        keys[digest] = Key(key.name, digest, allowed, limited)
+        keys[secret] = Key(
+            key.name,
+            secret,
+            _matching(models, key.models),
+            _matching(settings.providers, key.passthrough),
+            key.own_provider_keys,
+            limited,
+        )
+    passed = {name for key in keys.values() for name in key.passthrough}
     return Policy(
         MappingProxyType(keys),
         MappingProxyType(models),
+        MappingProxyType({name: _passthrough(name, settings) for name in settings.providers if name in passed}),
+        any(key.own_provider_keys for key in keys.values()),
         settings.default_completion_tokens,
         max_body_bytes,
         created,
     )
 
 
-def route_name(provider: str, settings: ProviderSettings) -> str:
-    """Envoy's name for this definition of a provider: another one when anything but the key's value changes.
+def _matching(names: Mapping[str, object], patterns: Sequence[str]) -> frozenset[str]:
+    return frozenset(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
-    So a request that was decided just before a reload still finds what it was decided for.
-    """
-    has_key = bool(settings.api_key.get_secret_value())
-    definition = settings.model_dump_json(exclude={"api_key"}) + str(has_key)
-    return f"{provider}@{hashlib.sha256(definition.encode()).hexdigest()[:8]}"
+
+def model_route(name: str, model: ModelSettings, targets: Sequence[Target]) -> str:
+    """Envoy's name for a model's route: another one when anything of it changes."""
+    definition = model.model_dump_json(exclude={"targets"}) + " ".join(target.cluster for target in targets)
+    return f"{slug(name)}@{digest(name + definition)}"
+
+
+def passthrough_route(provider: str, targets: Sequence[Target]) -> str:
+    """Envoy's name for the route of what passes through to a provider."""
+    return f"p/{provider}@{digest(' '.join(target.cluster for target in targets))}"
+
+
+def attempts_of(model: ModelSettings, targets: Sequence[Target]) -> int:
+    """How many attempts a request may have: a single target is tried twice at most."""
+    return model.attempts if len(targets) > 1 else min(2, model.attempts)
 
 
 def _model(name: str, settings: PolicySettings) -> Model:
-    chosen = [target for target in settings.models[name] if target.weight]
-    targets = tuple(
-        Target(
-            target.provider,
-            route_name(target.provider, settings.providers[target.provider]),
-            urlsplit(settings.providers[target.provider].base_url).path,
-            target.model or name,
-            settings.providers[target.provider].include_usage,
-        )
-        for target in chosen
+    made = settings.models[name]
+    targets = targets_of(settings, name, made)
+    return Model(
+        name,
+        model_route(name, made, targets),
+        targets,
+        Pool([_choice(target) for target in targets], Strategy(made.strategy), attempts_of(made, targets), name),
+        made.affinity if made.strategy == "affinity" else "",
+        len({target.shape for target in targets}) == 1,
     )
-    return Model(name, targets, tuple(accumulate(target.weight for target in chosen)))
+
+
+def _passthrough(provider: str, settings: PolicySettings) -> Model:
+    targets = passthrough_targets(settings, provider)
+    pool = Pool([_choice(target) for target in targets], attempts=PASSTHROUGH_ATTEMPTS, name=f"/p/{provider}/")
+    uniform = len({target.base_path for target in targets}) == 1
+    return Model("", passthrough_route(provider, targets), targets, pool, "", uniform)
+
+
+def _choice(target: Target) -> Choice:
+    return Choice(
+        cluster=target.cluster,
+        provider=target.provider,
+        endpoint=target.channel.base_url,
+        account=target.channel.secret,
+        model=target.model,
+        priority=target.priority,
+        weight=target.weight,
+        input_cost=target.input_cost,
+        output_cost=target.output_cost,
+    )

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
+from extproc.balance.health import Health
 from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
 from extproc.errors import Rejected
-from extproc.filters import ON_HEADERS, Filter, on_body
+from extproc.filters import Filter, on_body, on_headers
+from extproc.filters.own_key import OWN_KEY_HEADER
 from extproc.policy import Policy
 from extproc.providers import openai
+from extproc.providers.dialect import DIALECTS
+from extproc.targets import OWN_KEY, REALTIME
 
 ROUTE_HEADER = "x-headgate-route"
 # The request headers that filters read: Envoy sends these and no others.
-HEADERS = (":method", ":path", "authorization", "content-encoding", "content-length")
+HEADERS = (
+    ":method",
+    ":path",
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "upgrade",
+    OWN_KEY_HEADER,
+)
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
 _JSON = (("content-type", "application/json"),)
-_FORWARD_REMOVES = ("authorization",)
+LATER_ATTEMPTS = "attempts"  # what attempts after the first look like
+_FORWARD_REMOVES = ("authorization",)  # the provider's clusters take out all other private headers
 
 
 class Processor:
     """Opens an `Exchange` per request and runs the filters of each phase over it."""
 
-    def __init__(self, policy: Callable[[], Policy], draw: Callable[[], float]) -> None:
+    def __init__(self, policy: Callable[[], Policy], draw: Callable[[], float], health: Health) -> None:
         self._policy = policy
-        self._on_body = on_body(draw)
+        self._on_headers = on_headers(draw, health)
+        self._on_body = on_body(draw, health)
 
     def on_headers(self, headers: RequestHeaders) -> tuple[Exchange, Outcome]:
         """The request headers have arrived. The exchange keeps the policy it began with to its end."""
         exchange = Exchange(self._policy(), headers)
-        return exchange, _run(ON_HEADERS, exchange) or NeedBody()
+        reply = _run(self._on_headers, exchange)
+        return exchange, reply or (_forward(exchange) if exchange.order else NeedBody())
 
     def on_body(self, exchange: Exchange, body: bytes) -> Outcome:
         """The whole request body has arrived."""
@@ -43,6 +60,8 @@ def _run(filters: tuple[Filter, ...], exchange: Exchange) -> Reply | None:
             reply = run(exchange)
             if reply is not None:
                 return reply
+            if exchange.order and exchange.operation is None:
+                break  # decided by its headers alone
     except Rejected as rejected:
         body = openai.error_body(rejected.message, kind=rejected.kind, code=rejected.code, param=rejected.param)
         return Reply(rejected.status, body, _JSON + rejected.headers)
@@ -50,34 +69,51 @@ def _run(filters: tuple[Filter, ...], exchange: Exchange) -> Reply | None:
 
 
 def _forward(exchange: Exchange) -> Forward:
-    target, operation = exchange.target, exchange.operation
+    model, target = exchange.model, exchange.target
+    assert model is not None
     assert target is not None
-    assert operation is not None
-    _, _, query = exchange.headers.one(":path").partition("?")
-    path = f"{target.base_path}{operation.path}"
-    headers = [(ROUTE_HEADER, target.route), (":path", f"{path}?{query}" if query else path)]
+    route = model.route + REALTIME if exchange.realtime else model.route
+    headers = [(ROUTE_HEADER, route), (":path", target.path(exchange.operation_path, exchange.query))]
+    removed: tuple[str, ...] = _FORWARD_REMOVES
     if exchange.rewritten is not None:
         headers.append(("content-length", str(len(exchange.rewritten))))
-    return Forward(tuple(headers), _FORWARD_REMOVES, exchange.rewritten, describe(exchange))
+    if exchange.own_key:
+        dialect = DIALECTS[target.dialect]
+        headers.append((dialect.credential_header, dialect.credential(exchange.own_key)))
+        removed = tuple(name for name in _FORWARD_REMOVES if name != dialect.credential_header)
+    return Forward(tuple(headers), removed, exchange.rewritten, describe(exchange), _groups(exchange))
+
+
+@lru_cache(maxsize=4096)
+def _named(order: tuple[int, ...], variant: str) -> tuple[str, ...]:
+    return tuple(f"{index}{variant}" for index in order)
+
+
+def _groups(exchange: Exchange) -> tuple[str, ...]:
+    """The route's groups in the order of the attempts; nothing where there is only one."""
+    assert exchange.model is not None
+    if len(exchange.model.targets) == 1 and not exchange.policy.own_provider_keys:
+        return ()
+    return _named(exchange.order, OWN_KEY if exchange.own_key else "")
 
 
 def describe(exchange: Exchange) -> Facts:
     """What Envoy's later filters and its access log learn about the request, by metadata namespace.
 
-    Every fact costs Envoy, the access log and us a little, so what follows from others is left out.
+    Every fact costs Envoy, the access log and us a little, so what follows from others is left out: who served it, for
+    example, is the cluster that Envoy names.
     """
     facts: dict[str, MetadataValue] = {}
-    key, model, target = exchange.key, exchange.model, exchange.target
+    key, model = exchange.key, exchange.model
     if key is not None:
         facts["key"] = key.name
-    if model is not None:
+    if model is not None and model.name:
         facts["model"] = model.name
-    if target is None or model is None:
+    if not exchange.order:
         return {METADATA: facts}
-    facts["provider"] = target.provider
-    if target.model != model.name:
-        facts["target_model"] = target.model
     facts["estimate"] = exchange.estimate
+    if exchange.later_attempts:
+        facts[LATER_ATTEMPTS] = exchange.later_attempts
     return {METADATA: facts, USAGE_METADATA: {"strip": True}} if exchange.strip_usage else {METADATA: facts}
 
 
@@ -86,7 +122,7 @@ def for_envoy(facts: Facts, exchange: Exchange) -> Facts:
 
     The usage is seeded with the estimate, so that a stream that ends without one is charged it.
     """
-    if exchange.key is None or exchange.target is None or not exchange.key.limited:
+    if exchange.key is None or not exchange.order or not exchange.key.limited:
         return facts
     usage = {**facts.get(USAGE_METADATA, {}), "total": exchange.estimate}
     return {**facts, METADATA: {**facts[METADATA], "limited_key": exchange.key.name}, USAGE_METADATA: usage}

@@ -33,6 +33,9 @@ class Observer(Protocol):
     def message(self) -> None:
         """A message of a stream has arrived."""
 
+    def forwarded(self, cluster: str) -> None:
+        """A request goes on; the target that is tried first is this cluster."""
+
 
 class _Stream:
     """One request's stream."""
@@ -88,7 +91,13 @@ class _Stream:
     def _forward(
         self, outcome: Forward, facts: Facts, started: float, more: Mapping[str, MetadataValue] = _NO_FACTS
     ) -> Step:
-        return Step((messages.write_forward(outcome, self._measured(facts, "forward", started, more)),), done=True)
+        exchange = self._exchange
+        if exchange is None or exchange.target is None:  # the client has left meanwhile
+            raise RpcError(StatusCode.CANCELLED, "nobody waits for this any more")
+        self._observer.forwarded(exchange.target.cluster)
+        measured = self._measured(facts, "forward", started, more)
+        message = messages.write_forward(outcome, measured, on_headers=exchange.operation is None)
+        return Step((message,), done=True)
 
     def _reply(self, exchange: Exchange, reply: Reply, started: float) -> Step:
         facts = self._measured(describe(exchange), str(reply.status), started)

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from extproc.accesslog import RequestRecord, Sink, access_log
+from extproc.balance.health import Health
 from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
@@ -33,6 +34,7 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.reporting import Reporter
 from headgate.settings import Settings, load_settings, open_services, pinned
+from headgate.target_watch import TargetWatch
 from headgate.worker_reports import WorkerReport
 from ratelimit.limiter import Limiter
 from ratelimit.rules import RuleSet
@@ -102,8 +104,15 @@ class Sidecar:
         self._stopping = asyncio.Event()
         number = worker or 0
         self.metrics = Metrics(number)
+        health = Health(time.monotonic)
+        targets = TargetWatch(health, self.metrics, lambda: self._current.get().policy, time.time)
+        targets.take(self._current.get().policy)
+        self._targets = targets
         reporter = Reporter(
-            self.metrics, log_requests=settings.log.requests, settings=lambda: self._current.get().settings
+            self.metrics,
+            log_requests=settings.log.requests,
+            settings=lambda: self._current.get().settings,
+            forwarded=targets.forwarded,
         )
         in_process = settings.limits.enforce == "in_process"
         self._store = open_store(settings.store) if in_process or only != "extproc" else None
@@ -111,10 +120,14 @@ class Sidecar:
         self._servers: dict[str, GrpcServer] = {}
         if only != "ratelimit":
             limits = self._limits(limiter) if in_process and limiter is not None else None
-            processor = Processor(lambda: self._current.get().policy, random.random)
+            processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
                 external_processor(processor, time.perf_counter, reporter, limits),
-                access_log(reporter.finished if limits is None else _reported_and_settled(reporter, limits)),
+                access_log(
+                    _sink(reporter, self._targets, limits),
+                    self._targets.failed,
+                    self._targets.targets,
+                ),
             )
             self._servers["extproc"] = GrpcServer(
                 services,
@@ -225,6 +238,7 @@ class Sidecar:
         if fixed:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)
+        self._targets.take(snapshot.policy)
         self._taken()
         _log.info("config_taken", config=version, previous=previous.version)
         return True
@@ -273,9 +287,11 @@ class Sidecar:
         return Dependency("answers", ready=True)
 
     async def _exposition(self) -> bytes:
+        self._targets.refresh()
         return self.metrics.exposition()
 
     async def _report(self) -> bytes:
+        self._targets.refresh()
         report = WorkerReport(await self._dependencies(), self.metrics.snapshot(), await self._status())
         return msgspec.json.encode(report)
 
@@ -292,25 +308,26 @@ class Sidecar:
             "providers": {
                 name: {
                     "dialect": one.dialect,
-                    "base_url": one.base_url,
-                    "has_key": bool(one.api_key.get_secret_value()),
+                    "endpoints": one.endpoints,
+                    "keys": sum(bool(key.get_secret_value()) for key in one.credentials),
                 }
                 for name, one in settings.providers.items()
             },
             "models": {
-                name: [{"provider": t.provider, "model": t.model or name, "weight": t.weight} for t in targets]
-                for name, targets in settings.models.items()
+                name: {"strategy": one.strategy, "attempts": one.attempts} for name, one in settings.models.items()
             },
+            "targets": self._targets.status(),
             "keys": [key.name for key in settings.keys],
         }
 
 
-def _reported_and_settled(reporter: Reporter, limits: Limits) -> Sink:
-    """What becomes of finished requests where ext_proc decides the limits."""
+def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None) -> Sink:
+    """What becomes of finished requests; they are settled here where ext_proc decides the limits."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
         reporter.finished(records)
-        return limits.settle(records)
+        targets.finished(records)
+        return limits.settle(records) if limits is not None else None
 
     return finished
 

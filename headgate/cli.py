@@ -25,7 +25,7 @@ from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
 from headgate.ratelimit_cli import ratelimit_app
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
-from headgate.render.secrets import REDACTED, check_files, credentials, has_key
+from headgate.render.secrets import check_files, credentials, redacted
 from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.up.child import Child
 from headgate.up.files import keep_copy
@@ -274,10 +274,7 @@ def render_static(
     _flags(run_dir=run_dir)
     try:
         settings, file = load_settings(config, os.environ)
-        if with_secrets:
-            keys = credentials(settings, file)
-        else:
-            keys = {name: REDACTED for name, one in settings.providers.items() if has_key(one)}
+        keys = credentials(settings, file) if with_secrets else redacted(settings)
         bootstrap = static_bootstrap(settings, _layout(settings), keys, admin=envoy_admin)
     except HeadgateError as error:
         _fail(error)

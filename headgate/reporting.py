@@ -55,8 +55,16 @@ class _Series:
 class Reporter(Unobserved):
     """Observes ext_proc, the limiter and Envoy's access log."""
 
-    def __init__(self, metrics: Metrics, *, log_requests: bool, settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        log_requests: bool,
+        settings: Callable[[], Settings],
+        forwarded: Callable[[str], None],
+    ) -> None:
         self._metrics = metrics
+        self.forwarded = forwarded
         self._log_requests = log_requests
         self._settings = settings
         self._forwarded = metrics.decisions.labels("forward")

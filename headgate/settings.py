@@ -169,6 +169,9 @@ class Settings(PolicySettings):
     tls: TlsSettings | None = None
     services: ServiceSettings = ServiceSettings()
     limits: LimitsSettings = LimitsSettings()
+    answer_headers: bool = Field(
+        default=True, description="answers tell who served them: x-headgate-provider, -model, -attempts"
+    )
     overhead_header: bool = Field(default=False, description="answers tell our own time: x-headgate-overhead-us")
     max_body: Annotated[int, BeforeValidator(_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")

@@ -41,11 +41,23 @@ class ConfigFile:
 
     def place(self, path: KeyPath) -> str:
         """`file:line` of `path`, or of its nearest parent that the file holds."""
-        for length in range(len(path), 0, -1):
-            line = self.lines.get(path[:length])
-            if line is not None:
-                return f"{self.name}:{line}"
-        return f"{self.name}:1"
+        found: KeyPath = ()
+        for part in path:
+            # A section may have a shorter form than the one it is checked in: what the file left out is passed over.
+            if (*found, part) in self.lines:
+                found = (*found, part)
+        return f"{self.name}:{self.lines[found] if found else 1}"
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """`path` as the file has it: without the steps that only a longer form of it has."""
+        found: KeyPath = ()
+        missing: KeyPath = ()
+        for part in path:
+            if (*found, part) in self.lines:
+                found, missing = (*found, part), ()
+            else:
+                missing = (*missing, part)
+        return (*found, *missing)
 
 
 class _Loader(yaml.SafeLoader):

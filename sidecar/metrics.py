@@ -58,6 +58,19 @@ class Metrics:
             "model",
             "provider",
         )
+        target = ("provider", "target_model")
+        self.attempts = self._counter(
+            "headgate_attempts", "Attempts at targets, by how they ended: ok, or why not.", *target, "reason"
+        )
+        self.target_available = self._gauge(
+            "headgate_target_available", "1 if a target may be tried first, else 0.", *target, "target"
+        )
+        self.target_seconds_left = self._gauge(
+            "headgate_target_seconds_left", "Until a target that is left out is tried again.", *target, "target"
+        )
+        self.target_in_flight = self._gauge(
+            "headgate_target_in_flight", "Requests on their way to a target.", *target, "target"
+        )
         self.decisions = self._counter(
             "headgate_decisions", "Decisions of ext_proc: forward, or the status of our answer.", "outcome"
         )

@@ -103,7 +103,12 @@ def load(
         problems += [_problem(detail, model, file, overrides) for detail in error.errors(include_url=False)]
     if settings is not None:
         problems += [
-            Problem(_override_place(c.path, overrides) or file.place(c.path), dotted(c.path), c.message, c.mend)
+            Problem(
+                _override_place(c.path, overrides) or file.place(c.path),
+                dotted(file.written(c.path)),
+                c.message,
+                c.mend,
+            )
             for c in settings.complaints()
         ]
     if problems or settings is None:
@@ -117,13 +122,13 @@ def _problem(detail: Any, model: type[BaseModel], file: ConfigFile, overrides: M
     kind = detail["type"]
     if kind == "extra_forbidden":
         known = _known_keys(model, path[:-1])
-        return Problem(place, dotted(path), "no such key", _suggest(str(path[-1]), known))
+        return Problem(place, dotted(file.written(path)), "no such key", _suggest(str(path[-1]), known))
     if kind == "missing":
-        return Problem(place, dotted(path), "is missing", f"add `{path[-1]}:` here")
+        return Problem(place, dotted(file.written(path)), "is missing", f"add `{path[-1]}:` here")
     message = _PLAIN_WORDS.get(kind) or str(detail["msg"])
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     text, _, mend = message.partition(" | ")
-    return Problem(place, dotted(path), text, mend)
+    return Problem(place, dotted(file.written(path)), text, mend)
 
 
 _PLAIN_WORDS = {

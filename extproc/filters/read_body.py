@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extproc.context import Exchange, Reply
 from extproc.errors import Rejected
-from extproc.providers import openai
+from extproc.providers import multipart, openai
 
 
 def expect_body(exchange: Exchange) -> Reply | None:
@@ -28,6 +28,14 @@ def expect_body(exchange: Exchange) -> Reply | None:
 
 
 def read_body(exchange: Exchange) -> Reply | None:
-    """Parse the top level of the body."""
-    exchange.body = openai.parse(exchange.raw_body)
+    """Parse the top level of the body, or find the model in a form."""
+    assert exchange.operation is not None
+    if exchange.operation.multipart and not _is_json(exchange):
+        exchange.form = multipart.parse(exchange.raw_body, exchange.headers.one("content-type"))
+    else:
+        exchange.body = openai.parse(exchange.raw_body)
     return None
+
+
+def _is_json(exchange: Exchange) -> bool:
+    return exchange.headers.one("content-type").partition(";")[0].strip().lower() == "application/json"

@@ -1,31 +1,135 @@
-"""The body as the provider must get it: rewritten only when something in it really changes."""
+"""The request as its targets must get it: rewritten only when something in it really changes.
+
+The first attempt's request is written here. What later attempts must look like, where their targets differ, goes along
+as one line of text per attempt, for Envoy to make them from the same body (`headgate/render/attempt.lua`): the fields
+in which targets differ stand first in the body, so that one piece of it is replaced.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import msgspec
+
 from extproc.context import Exchange, Reply
 from extproc.providers import openai
+from extproc.targets import Target
+
+_MAXIMUMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
 def rewrite(exchange: Exchange) -> Reply | None:
-    """Put in the target's model name and the request for usage.
+    """Write the body of the first attempt, and what differs in later ones.
 
     The body is also replaced, unchanged, when it came without content-length: some providers refuse
     chunked requests, and only a replaced body may be given a length.
     """
-    body, target, operation, model = exchange.body, exchange.target, exchange.operation, exchange.model
-    assert body is not None
-    assert target is not None
-    assert operation is not None
+    model, operation = exchange.model, exchange.operation
     assert model is not None
-    changed = body.ambiguous
-    if target.model != model.name:
-        body.set("model", target.model)
-        changed = True
-    if operation.has_stream_options and target.include_usage and openai.is_stream(body):
-        exchange.strip_usage = openai.ask_for_usage(body)
-        changed = changed or exchange.strip_usage
-    if changed:
-        exchange.rewritten = body.encode()
-    elif not exchange.headers.one("content-length"):
+    assert operation is not None
+    exchange.operation_path = operation.path
+    exchange.query = exchange.headers.one(":path").partition("?")[2]
+    if exchange.form is not None:
+        _rewrite_form(exchange)
+    elif model.uniform:
+        _rewrite_alike(exchange)
+    else:
+        _rewrite_each(exchange)
+    if exchange.rewritten is None and not exchange.headers.one("content-length"):
         exchange.rewritten = exchange.raw_body
     return None
+
+
+def _rewrite_alike(exchange: Exchange) -> None:
+    """All targets get the same bytes."""
+    body, target = exchange.body, exchange.target
+    assert body is not None
+    assert target is not None
+    changes = _changes(exchange, target)
+    if changes or body.ambiguous:
+        fields = {**body.fields, **changes}
+        exchange.rewritten = b"{" + openai.encode_members(_present(fields)) + b"}"
+
+
+def _rewrite_each(exchange: Exchange) -> None:
+    """Targets differ: the fields in which they do stand first."""
+    body, model = exchange.body, exchange.model
+    assert body is not None
+    assert model is not None
+    targets = [model.targets[index] for index in exchange.order]
+    changes = {index: _changes(exchange, model.targets[index]) for index in set(exchange.order)}
+    differing = {"model"}.union(*changes.values())
+    rest = body.members(differing, others=True)
+    kept = {name: openai.compact(raw) for name, raw in body.fields.items() if name in differing}
+    heads = {
+        index: openai.encode_members(_present({**kept, **changes[index]})) + (b"," if rest else b"")
+        for index in changes
+    }
+    first = heads[exchange.order[0]]
+    exchange.rewritten = b"{" + first + rest + b"}"
+    texts = [heads[index].decode() for index in exchange.order]
+    exchange.later_attempts = _later(exchange, targets, texts, 1, len(first), len(exchange.rewritten))
+
+
+def _rewrite_form(exchange: Exchange) -> None:
+    form, model, raw = exchange.form, exchange.model, exchange.raw_body
+    assert form is not None
+    assert model is not None
+    targets = [model.targets[index] for index in exchange.order]
+    first = targets[0].model.encode()
+    if targets[0].model != form.model:
+        exchange.rewritten = raw[: form.start] + first + raw[form.end :]
+    if not model.uniform:
+        size = len(raw) - (form.end - form.start) + len(first)
+        texts = [target.model for target in targets]
+        exchange.later_attempts = _later(exchange, targets, texts, form.start, len(first), size)
+
+
+def _present(fields: Mapping[str, msgspec.Raw | None]) -> dict[str, msgspec.Raw]:
+    return {name: raw for name, raw in fields.items() if raw is not None}
+
+
+def _changes(exchange: Exchange, target: Target) -> dict[str, msgspec.Raw | None]:
+    """What `target` must get instead of what the client wrote, by field; None takes a field out."""
+    body, operation, model = exchange.body, exchange.operation, exchange.model
+    assert body is not None
+    assert operation is not None
+    assert model is not None
+    changes: dict[str, msgspec.Raw | None] = {}
+    if target.model != model.name:
+        changes["model"] = openai.raw_value(target.model)
+    for name in target.drops:
+        if name in body.fields:
+            changes[name] = None
+    if operation.has_stream_options and target.include_usage and openai.is_stream(body):
+        options = openai.stream_options(body)
+        if options.get("include_usage") is not True:
+            changes["stream_options"] = openai.raw_value({**options, "include_usage": True})
+            exchange.strip_usage = True
+    if target.max_tokens and operation.name == "chat.completions":
+        other = _MAXIMUMS[target.max_tokens]
+        if other in body.fields:
+            changes[other] = None
+            if target.max_tokens not in body.fields:
+                changes[target.max_tokens] = body.fields[other]
+    return changes
+
+
+def _later(exchange: Exchange, targets: list[Target], texts: list[str], start: int, length: int, size: int) -> str:
+    """Where the piece to replace stands and how long the body is; then each attempt's path and its piece.
+
+    Compact JSON holds no raw tab or line end, nor does a model's name, so these separate.
+    """
+    lines = [f"{start} {length} {size}"]
+    for target, text in zip(targets[1:], texts[1:], strict=True):
+        lines.append(f"{target.path(exchange.operation_path, exchange.query)}\t{text}")
+    return "\n".join(lines)
+
+
+def plan_paths(exchange: Exchange) -> None:
+    """Later attempts of a request whose body stays as it is: only their paths may differ."""
+    model = exchange.model
+    assert model is not None
+    if not model.uniform:
+        targets = [model.targets[index] for index in exchange.order]
+        exchange.later_attempts = _later(exchange, targets, [""] * len(targets), 0, 0, 0)

@@ -1,18 +1,78 @@
-"""Which target serves the request."""
+"""Which targets serve the request, and in which order they are tried."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
+from extproc.balance.choice import Hints
+from extproc.balance.health import Health
 from extproc.context import Exchange, Reply
+from extproc.errors import Rejected
+
+_BEGINNING = 2  # messages that make a conversation: what the system says, and how the user began
+_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def choose_target(draw: Callable[[], float]) -> Callable[[Exchange], Reply | None]:
-    """A filter that picks one target of the model by weight; `draw` gives a number in [0, 1)."""
+def choose_targets(draw: Callable[[], float], health: Health) -> Callable[[Exchange], Reply | None]:
+    """A filter that orders the targets of the model; `draw` gives a number in [0, 1)."""
 
     def choose(exchange: Exchange) -> Reply | None:
-        assert exchange.model is not None
-        exchange.target = exchange.model.choose(draw())
+        order_targets(exchange, draw(), health)
         return None
 
     return choose
+
+
+def order_targets(exchange: Exchange, draw: float, health: Health) -> None:
+    """Write the order. Raises `Rejected` (400) when the client's own key fits none of them."""
+    model = exchange.model
+    assert model is not None
+    affinity = _affinity(exchange, model.affinity) if model.affinity else b""
+    hints = Hints(draw, affinity, exchange.prompt_tokens, exchange.completion_tokens)
+    order = model.pool.order(health, hints)
+    if exchange.own_key or exchange.realtime:
+        order = _fitting(exchange, order)
+    exchange.order = order
+
+
+def _fitting(exchange: Exchange, order: tuple[int, ...]) -> tuple[int, ...]:
+    """The targets that can serve this request: the client's own key is for one provider and no other may see it."""
+    model, provider = exchange.model, exchange.own_provider
+    assert model is not None
+    every = dict.fromkeys((*order, *range(len(model.targets))))
+    kept = [index for index in every if not provider or model.targets[index].provider == provider]
+    if exchange.realtime:
+        kept = [index for index in kept if model.targets[index].realtime]
+    if not kept:
+        raise Rejected(
+            400,
+            f"The model '{model.name[:128]}' is not served by the provider '{provider[:64]}' of x-provider-key.",
+            code="provider_not_available",
+            param="model",
+        )
+    return tuple(kept[number % len(kept)] for number in range(len(order)))
+
+
+def _affinity(exchange: Exchange, what: str) -> bytes:
+    """What shall stay with one target: all requests of a user, a conversation or a key."""
+    assert exchange.key is not None
+    if what == "key" or exchange.body is None:
+        return exchange.key.name.encode()
+    fields = exchange.body.fields
+    # The client's own word for what shares a cache (OpenAI's prompt_cache_key) is better than any guess.
+    names = ("user", "safety_identifier") if what == "user" else ("prompt_cache_key",)
+    for name in names:
+        if name in fields:
+            return exchange.key.name.encode() + bytes(fields[name])
+    return b"" if what == "user" else _beginning(fields)
+
+
+def _beginning(fields: dict[str, msgspec.Raw]) -> bytes:
+    said = fields.get("messages") or fields.get("input") or fields.get("prompt") or msgspec.Raw(b"")
+    try:
+        parts = _MESSAGES.decode(said)[:_BEGINNING]
+    except msgspec.MsgspecError:
+        parts = [said]
+    return b"".join((fields.get("instructions") or b"", *parts))

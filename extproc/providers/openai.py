@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,7 @@ class Operation:
     path: str
     has_stream_options: bool = False
     output_limits: tuple[str, ...] = ()
+    multipart: bool = False  # its bodies are forms (RFC 7578), not JSON
 
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
@@ -43,6 +44,13 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             Operation("completions", "/completions", True, ("max_tokens",)),
             Operation("responses", "/responses", False, ("max_output_tokens",)),
             Operation("embeddings", "/embeddings"),
+            Operation("moderations", "/moderations"),
+            Operation("images.generations", "/images/generations"),
+            Operation("images.edits", "/images/edits", multipart=True),
+            Operation("images.variations", "/images/variations", multipart=True),
+            Operation("audio.speech", "/audio/speech"),
+            Operation("audio.transcriptions", "/audio/transcriptions", multipart=True),
+            Operation("audio.translations", "/audio/translations", multipart=True),
         )
     }
 )
@@ -84,13 +92,29 @@ class Body:
         raw = self.fields.get(name)
         return None if raw is None else _VALUE.decode(raw)
 
-    def set(self, name: str, value: Any) -> None:
-        """Give a field another value."""
-        self.fields[name] = msgspec.Raw(_ENCODER.encode(value))
-
     def encode(self) -> bytes:
         """The body as JSON; values that were not set are byte for byte what the client sent."""
         return _ENCODER.encode(self.fields)
+
+    def members(self, names: Container[str], *, others: bool = False) -> bytes:
+        """The fields of these names, or all others, as they stand between the braces of an object."""
+        chosen = {name: raw for name, raw in self.fields.items() if (name in names) is not others}
+        return encode_members(chosen)
+
+
+def encode_members(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    """Fields as they stand between the braces of an object."""
+    return _ENCODER.encode(fields)[1:-1]
+
+
+def compact(raw: msgspec.Raw) -> msgspec.Raw:
+    """A value without white space between its parts."""
+    return msgspec.Raw(msgspec.json.format(bytes(raw), indent=-1))
+
+
+def raw_value(value: Any) -> msgspec.Raw:
+    """A value as it stands in a body."""
+    return msgspec.Raw(_ENCODER.encode(value))
 
 
 def _bad_body(message: str, param: str | None = None, code: str = "invalid_json") -> Rejected:
@@ -157,26 +181,23 @@ def is_stream(body: Body) -> bool:
     raise _bad_body("'stream' must be true or false.", "stream", "invalid_type")
 
 
-def ask_for_usage(body: Body) -> bool:
-    """Set `stream_options.include_usage`. Returns False when the client had already asked for it."""
+def stream_options(body: Body) -> dict[str, Any]:
+    """The `stream_options` of the body, empty when it has none. Raises `Rejected` (400) when they are no object."""
     options = _decoded(body, "stream_options")
     if options is None:
-        options = {}
+        return {}
     if not isinstance(options, dict):
         raise _bad_body("'stream_options' must be an object.", "stream_options", "invalid_type")
-    if options.get("include_usage") is True:
-        return False
-    body.set("stream_options", {**options, "include_usage": True})
-    return True
+    return options
 
 
-def estimate_tokens(operation: Operation, body: Body, raw: bytes, default_completion: int) -> int:
+def estimate_tokens(operation: Operation, body: Body, raw: bytes, default_completion: int) -> tuple[int, int]:
     """What the request may cost at most, roughly: the body at four bytes per token (each inline image or
-    file as a thousand) and the answer's maximum, for each of `n` choices."""
+    file as a thousand), and the answer's maximum, for each of `n` choices."""
     size, images = _text_bytes(raw)
-    prompt = -(-size // _BYTES_PER_TOKEN) + _IMAGE_TOKENS * images
+    prompt = min(-(-size // _BYTES_PER_TOKEN) + _IMAGE_TOKENS * images, _MAX_TOKENS)
     if not operation.output_limits:
-        return prompt
+        return prompt, 0
     completion = default_completion
     for name in operation.output_limits:
         value = _decoded(body, name)
@@ -185,7 +206,7 @@ def estimate_tokens(operation: Operation, body: Body, raw: bytes, default_comple
             break
     choices = _decoded(body, "n")
     many = min(choices, _MAX_CHOICES) if isinstance(choices, int) and choices > 1 else 1
-    return min(prompt + completion * many, _MAX_TOKENS)
+    return prompt, min(completion * many, _MAX_TOKENS - prompt)
 
 
 def _text_bytes(raw: bytes) -> tuple[int, int]:

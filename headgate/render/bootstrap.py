@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from extproc.policy import route_name
+from extproc.policy import Policy
+from extproc.policy import build as build_policy
 from headgate.render.clusters import all_clusters
-from headgate.render.layout import ROUTES, Layout
+from headgate.render.layout import ROUTES, Layout, provider_secret
 from headgate.render.listener import listener
 from headgate.render.routes import routes
 from headgate.render.secrets import SECRET_TYPE, secret, service_secrets, tls_secret
@@ -21,8 +22,9 @@ def _resources(version: str, type_url: str, values: list[Json]) -> Json:
     return {"version_info": version, "resources": [{"@type": type_url, **value} for value in values]}
 
 
-def _by_route(settings: Settings, credentials: dict[str, str]) -> dict[str, str]:
-    return {route_name(name, settings.providers[name]): value for name, value in credentials.items()}
+def policy_of(settings: Settings) -> Policy:
+    """What Envoy and ext_proc must agree on: models, targets and their names."""
+    return build_policy(settings, max_body_bytes=settings.max_body, created=0)
 
 
 def _common(admin: Json) -> Json:
@@ -58,8 +60,8 @@ def dynamic_bootstrap(layout: Layout) -> Json:
 def secret_files(settings: Settings, layout: Layout, credentials: dict[str, str], version: str) -> dict[str, Json]:
     """The SDS files by path."""
     files = {
-        str(layout.secret(route)): _resources(version, SECRET_TYPE, [secret(route, value)])
-        for route, value in _by_route(settings, credentials).items()
+        str(layout.secret(provider_secret(name))): _resources(version, SECRET_TYPE, [secret(name, value)])
+        for name, value in credentials.items()
     }
     certificate = tls_secret(settings)
     if certificate is not None:
@@ -71,13 +73,12 @@ def secret_files(settings: Settings, layout: Layout, credentials: dict[str, str]
 
 def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str], version: str) -> Json:
     """The CDS file."""
-    routes_of = {name: route_name(name, settings.providers[name]) for name in credentials}
-    sources = {name: {"sds_config": discovery(str(layout.secret(route)))} for name, route in routes_of.items()}
     clusters = all_clusters(
         settings,
         extproc=layout.extprocs(settings),
         ratelimit=layout.ratelimits(settings),
-        credential_sources=sources,
+        policy=policy_of(settings),
+        with_secrets=credentials,
         secret_source=lambda name: {"sds_config": discovery(str(layout.secret(name)))},
     )
     return _resources(version, _CLUSTER_TYPE, clusters)
@@ -85,7 +86,7 @@ def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str]
 
 def route_file(settings: Settings, version: str) -> Json:
     """The RDS file."""
-    return _resources(version, _ROUTES_TYPE, [routes(settings)])
+    return _resources(version, _ROUTES_TYPE, [routes(settings, policy_of(settings))])
 
 
 def listener_file(settings: Settings, layout: Layout, version: str) -> Json:
@@ -98,13 +99,14 @@ def listener_file(settings: Settings, layout: Layout, version: str) -> Json:
 def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, str], *, admin: str) -> Json:
     """One bootstrap that holds everything, for an Envoy that somebody else starts."""
     certificate = tls_secret(settings)
+    policy = policy_of(settings)
     return {
         **_common(address(admin)),
         "static_resources": {
             "listeners": [
                 listener(
                     settings,
-                    route_source={"route_config": routes(settings)},
+                    route_source={"route_config": routes(settings, policy)},
                     certificate_source={} if certificate is not None else None,
                 )
             ],
@@ -112,11 +114,12 @@ def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, 
                 settings,
                 extproc=layout.extprocs(settings),
                 ratelimit=layout.ratelimits(settings),
-                credential_sources={name: {} for name in credentials},
+                policy=policy,
+                with_secrets=credentials,
                 secret_source=lambda _name: {},
             ),
             "secrets": [
-                *(secret(route, value) for route, value in _by_route(settings, credentials).items()),
+                *(secret(name, value) for name, value in credentials.items()),
                 *([certificate] if certificate is not None else []),
                 *service_secrets(settings),
             ],

@@ -1,19 +1,24 @@
-"""Envoy clusters: one per provider, and our own two services."""
+"""Envoy clusters: one per target, and our own two services."""
 
 from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import certifi
 
-from extproc.policy import route_name
+from extproc.filters.own_key import OWN_KEY_HEADER
+from extproc.policy import Policy
+from extproc.processor import METADATA
+from extproc.providers.dialect import DIALECTS
 from extproc.settings import ProviderSettings
-from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_cluster, provider_secret
+from extproc.targets import OWN_KEY, REALTIME, Target
+from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_secret
 from headgate.render.secrets import SERVICE_CA, SERVICE_CLIENT
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import ServiceTlsSettings, Settings
@@ -41,53 +46,79 @@ PRIVATE_HEADERS = (
     "forwarded",
     "x-real-ip",
     "x-headgate-route",
+    "x-envoy-attempt-count",
+    OWN_KEY_HEADER,
 )
 _UNLIMITED = {
     "max_connections": 100_000,
     "max_pending_requests": 100_000,
     "max_requests": 100_000,
-    "max_retries": 1_000,
+    "max_retries": 10_000,
 }
 
 
-def provider(name: str, settings: ProviderSettings, *, credential_source: Json | None) -> Json:
-    """The cluster of one provider: its endpoint, TLS, and the filters that every attempt passes."""
-    url = urlsplit(settings.base_url)
+def target_cluster(target: Target, provider: ProviderSettings, variant: str, credential_source: Json | None) -> Json:
+    """The cluster of one target: its endpoint, TLS, and the filters that every attempt there passes.
+
+    `variant` is one of `OWN_KEY`, `REALTIME`, or empty. With `OWN_KEY` the credential that ext_proc has set stays.
+    """
+    url = urlsplit(target.channel.base_url)
     assert url.hostname is not None
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     numeric = _is_address(url.hostname)
-    route = route_name(name, settings)
-    cluster_name = provider_cluster(route)
+    localities: list[Json] = [{"lb_endpoints": [_endpoint(url.hostname, port, url.netloc)]}]
+    if not numeric:
+        localities.append({"priority": 1, "lb_endpoints": [_endpoint(*_NOWHERE, url.netloc)]})
     cluster: Json = {
-        "name": cluster_name,
-        "alt_stat_name": f"provider_{name}",
+        "name": target.cluster + variant,
+        "alt_stat_name": f"provider_{target.provider}",
         "type": "STATIC" if numeric else "STRICT_DNS",
-        "connect_timeout": seconds(settings.connect_timeout),
+        "connect_timeout": seconds(provider.connect_timeout),
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {
-            "cluster_name": cluster_name,
-            "endpoints": [
-                {
-                    "lb_endpoints": [
-                        {
-                            "endpoint": {
-                                "address": {"socket_address": {"address": url.hostname, "port_value": port}},
-                                "hostname": url.netloc,
-                            }
-                        }
-                    ]
-                }
-            ],
+            "cluster_name": target.cluster + variant,
+            "endpoints": localities,
+            # Any address that works serves all: only when there is none is the next priority looked at.
+            "policy": {"overprovisioning_factor": 100_000},
         },
-        "circuit_breakers": {"thresholds": [dict(_UNLIMITED)]},
-        "typed_extension_protocol_options": {HTTP_OPTIONS: _http_options(route, secure, credential_source)},
+        "metadata": {"filter_metadata": {METADATA: {"provider": target.provider, "model": target.model}}},
+        "circuit_breakers": {"thresholds": [_thresholds(provider)]},
+        "typed_extension_protocol_options": {
+            HTTP_OPTIONS: _http_options(target, variant, secure, credential_source),
+        },
     }
     if not numeric:
         cluster["dns_lookup_family"] = "ALL"
+        cluster["outlier_detection"] = dict(_OUTLIERS)
     if secure:
-        cluster["transport_socket"] = _tls(settings, url.hostname)
+        cluster["transport_socket"] = _tls(provider, url.hostname)
     return cluster
+
+
+# A name that does not resolve leaves a cluster without hosts, and Envoy answers 503 at once instead of trying the next
+# target. Nobody can listen on port 0: this address refuses within microseconds, and a refusal is tried again.
+_NOWHERE = ("127.0.0.1", 0)
+# Of a name with several addresses the bad ones are left out. At 40 % an only address (and the one above) never is.
+_OUTLIERS = {
+    "consecutive_5xx": 5,
+    "consecutive_gateway_failure": 5,
+    "base_ejection_time": "10s",
+    "max_ejection_percent": 40,
+}
+
+
+def _endpoint(host: str, port: int, authority: str) -> Json:
+    return {
+        "endpoint": {
+            "address": {"socket_address": {"address": host, "port_value": port}},
+            "hostname": authority,
+        }
+    }
+
+
+def _thresholds(provider: ProviderSettings) -> Json:
+    return {**_UNLIMITED, "max_requests": provider.max_requests, "max_retries": provider.max_retries}
 
 
 def _is_address(host: str) -> bool:
@@ -98,20 +129,24 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _http_options(route: str, secure: bool, credential_source: Json | None) -> Json:
+def _http_options(target: Target, variant: str, secure: bool, credential_source: Json | None) -> Json:
+    header = DIALECTS[target.dialect].credential_header
+    kept = header if OWN_KEY in variant else ""
     filters = [
         typed(
             "envoy.filters.http.header_mutation",
             "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-            mutations={"request_mutations": [{"remove": header} for header in PRIVATE_HEADERS]},
+            mutations={"request_mutations": [{"remove": name} for name in PRIVATE_HEADERS if name != kept]},
         )
     ]
-    if credential_source is not None:
+    if target.several:
+        filters.insert(0, _later_attempts())
+    if credential_source is not None and OWN_KEY not in variant:
         generic = typed(
             "envoy.http.injected_credentials.generic",
             "envoy.extensions.http.injected_credentials.generic.v3.Generic",
-            credential={"name": provider_secret(route), **credential_source},
-            header="authorization",
+            credential={"name": provider_secret(target.channel.secret), **credential_source},
+            header=header,
         )
         filters.append(
             typed(
@@ -128,11 +163,20 @@ def _http_options(route: str, secure: bool, credential_source: Json | None) -> J
         )
     )
     options: Json = {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", "http_filters": filters}
-    if secure:
+    if secure and REALTIME not in variant:
         options["auto_config"] = {"http_protocol_options": {}, "http2_protocol_options": {}}
     else:
         options["explicit_http_config"] = {"http_protocol_options": {}}
     return options
+
+
+def _later_attempts() -> Json:
+    source = resources.files("headgate.render").joinpath("attempt.lua").read_text(encoding="utf-8")
+    return typed(
+        "envoy.filters.http.lua",
+        "envoy.extensions.filters.http.lua.v3.Lua",
+        default_source_code={"inline_string": source},
+    )
 
 
 def _tls(settings: ProviderSettings, host: str) -> Json:
@@ -211,16 +255,35 @@ def all_clusters(
     *,
     extproc: Sequence[str],
     ratelimit: Sequence[str],
-    credential_sources: dict[str, Json],
+    policy: Policy,
+    with_secrets: Container[str],
     secret_source: SecretSource,
 ) -> list[Json]:
-    """Every cluster, providers last. `secret_source` says where Envoy finds a secret that is named."""
+    """Every cluster, targets last. `secret_source` says where Envoy finds a secret that is named.
+
+    `with_secrets` has the keys (`Channel.secret`) that Envoy is given.
+    """
     tls = _service_tls(settings.services.tls, secret_source) if settings.services.tls is not None else None
     return [
         service(EXTPROC_CLUSTER, extproc, tls),
         *([service(RATELIMIT_CLUSTER, ratelimit, tls)] if settings.limits.enforce == "envoy" else []),
-        *(
-            provider(name, one, credential_source=credential_sources.get(name))
-            for name, one in settings.providers.items()
-        ),
+        *_target_clusters(settings, policy, with_secrets, secret_source),
     ]
+
+
+def variants(target: Target, policy: Policy) -> list[str]:
+    """Which clusters a target has: for our key or the client's own, for plain requests or WebSockets."""
+    found = [""]
+    if target.realtime:
+        found += [REALTIME]
+    return found + [variant + OWN_KEY for variant in found] if policy.own_provider_keys else found
+
+
+def _target_clusters(
+    settings: Settings, policy: Policy, with_secrets: Container[str], secret_source: SecretSource
+) -> Iterator[Json]:
+    for target in policy.targets().values():
+        name = target.channel.secret
+        source = secret_source(provider_secret(name)) if name in with_secrets else None
+        for variant in variants(target, policy):
+            yield target_cluster(target, settings.providers[target.provider], variant, source)

@@ -16,14 +16,9 @@ STAT_PREFIX = "gateway"
 ACCESS_LOG = "headgate"
 
 
-def provider_cluster(route: str) -> str:
-    """The Envoy cluster of a provider's route (`extproc.policy.route_name`)."""
-    return f"provider_{route}"
-
-
-def provider_secret(route: str) -> str:
-    """The Envoy secret with the credential of a provider's route: an older definition keeps the key it was given."""
-    return f"credential_{route}"
+def provider_secret(name: str) -> str:
+    """The Envoy secret of a key (`extproc.targets.Channel.secret`): an older definition keeps what it was given."""
+    return f"credential_{name}"
 
 
 @dataclass(frozen=True, slots=True)

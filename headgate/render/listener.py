@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from importlib import resources
 
-from extproc.accesslog import RATELIMIT_METADATA
+from extproc.accesslog import ATTEMPT_LOG, RATELIMIT_METADATA
+from extproc.balance.attempt import ANSWER_HEADERS
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.processor import HEADERS, METADATA, USAGE_METADATA
 from headgate.render.layout import (
@@ -77,6 +78,8 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         },
         request_headers_timeout="15s",
         request_timeout=seconds(settings.request_timeout),
+        # Which routes take one is up to them.
+        upgrade_configs=[{"upgrade_type": "websocket", "enabled": False}],
         # Idle streams are cut per attempt (route, per_try_idle_timeout), after what each provider may take.
         stream_idle_timeout="0s",
         early_header_mutation_extensions=[_early_mutation()],
@@ -95,6 +98,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
                 "envoy.filters.http.router",
                 "envoy.extensions.filters.http.router.v3.Router",
                 suppress_envoy_headers=True,
+                upstream_log=[_attempt_log()],
             ),
         ],
     )
@@ -219,6 +223,33 @@ def _meter(settings: Settings) -> Json:
         "envoy.extensions.filters.http.lua.v3.Lua",
         default_source_code={"inline_string": source},
     )
+
+
+def _attempt_log() -> Json:
+    """Failed attempts, as soon as they have failed: what a cool-down begins with. The access log tells of others."""
+    failed = [
+        {
+            "status_code_filter": {
+                "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "headgate.attempt"}}
+            }
+        },
+        {"response_flag_filter": {}},
+    ]
+    return {
+        **typed(
+            "envoy.access_loggers.http_grpc",
+            "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            common_config={
+                "log_name": ATTEMPT_LOG,
+                "grpc_service": grpc(EXTPROC_CLUSTER, 5),
+                "transport_api_version": "V3",
+                "buffer_flush_interval": "0.050s",
+                "buffer_size_bytes": 16_384,
+            },
+            additional_response_headers_to_log=list(ANSWER_HEADERS),
+        ),
+        "filter": {"or_filter": {"filters": failed}},
+    }
 
 
 def _access_log(settings: Settings) -> Json:

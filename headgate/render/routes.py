@@ -1,21 +1,31 @@
-"""Envoy routes: one per provider, chosen by the header that only ext_proc can set."""
+"""Envoy routes: one per model, chosen by the header that only ext_proc can set.
+
+A route's groups are its targets. ext_proc says in which order they are tried, Envoy tries them: a retry costs no
+Python.
+"""
 
 from __future__ import annotations
 
-from extproc.policy import route_name
-from extproc.processor import ROUTE_HEADER
-from extproc.settings import ProviderSettings
-from headgate.render.layout import ROUTES, provider_cluster
-from headgate.render.values import Json, seconds
+from extproc.messages import ORDER_METADATA
+from extproc.policy import PASSTHROUGH_ATTEMPTS, Model, Policy, attempts_of
+from extproc.processor import METADATA, ROUTE_HEADER
+from extproc.settings import ModelSettings, TimeoutSettings
+from extproc.targets import OWN_KEY, REALTIME
+from headgate.render.layout import ROUTES
+from headgate.render.values import Json, seconds, typed
 from headgate.settings import Settings
 
 # A provider's own counters are about the gateway's account there, not about the client's key; ours replace them.
 PROVIDER_COUNTERS = tuple(
     f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")
 )
+_CONNECT = "connect-failure,refused-stream,reset-before-request"
+# What "5xx" means: with Cloudflare's own, and Anthropic's "overloaded".
+_SERVER_ERRORS = (500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 529)
+_REALTIME_IDLE = 3600  # seconds that a WebSocket may be silent
 
 
-def routes(settings: Settings) -> Json:
+def routes(settings: Settings, policy: Policy) -> Json:
     """The route configuration. What ext_proc did not route ends here with 503: nothing goes through undecided."""
     return {
         "name": ROUTES,
@@ -24,8 +34,15 @@ def routes(settings: Settings) -> Json:
             {
                 "name": "gateway",
                 "domains": ["*"],
+                # For the targets' own filter (attempt.lua), which takes it out again.
+                "include_request_attempt_count": True,
                 "routes": [
-                    *(_route(name, one) for name, one in settings.providers.items()),
+                    *(
+                        route
+                        for name, model in policy.models.items()
+                        for route in _model_routes(settings, policy, settings.models[name], model)
+                    ),
+                    *(_passthrough_route(settings, policy, name, one) for name, one in policy.passthroughs.items()),
                     {
                         "match": {"prefix": "/"},
                         "direct_response": {"status": 503},
@@ -36,25 +53,110 @@ def routes(settings: Settings) -> Json:
     }
 
 
-def _route(provider_name: str, provider: ProviderSettings) -> Json:
-    name = route_name(provider_name, provider)
+def _model_routes(settings: Settings, policy: Policy, made: ModelSettings, model: Model) -> list[Json]:
+    timeouts = made.timeouts
+    idle = timeouts.idle or max(settings.providers[target.provider].idle_timeout for target in model.targets)
+    attempts = attempts_of(made, model.targets)
+    retries = _retries(made.retry_on, attempts, timeouts, idle, several=len(model.targets) > 1)
+    found = [_route(settings, policy, model, "", retries, timeouts.total)]
+    if any(target.realtime for target in model.targets):
+        opening = {"retry_on": _CONNECT, "num_retries": attempts - 1}
+        if len(model.targets) > 1:
+            opening["refresh_cluster_on_retry"] = True
+        route = _route(settings, policy, model, REALTIME, opening, None)
+        route["route"]["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        route["route"]["idle_timeout"] = seconds(_REALTIME_IDLE)
+        found.append(route)
+    return found
+
+
+def _passthrough_route(settings: Settings, policy: Policy, provider: str, model: Model) -> Json:
+    # What it does is not known, so only what has certainly not happened yet is tried again.
+    idle = settings.providers[provider].idle_timeout
+    retries = _retries(["connect"], PASSTHROUGH_ATTEMPTS, TimeoutSettings(), idle, several=len(model.targets) > 1)
+    return _route(settings, policy, model, "", retries, None)
+
+
+def _route(settings: Settings, policy: Policy, model: Model, variant: str, retries: Json, total: float | None) -> Json:
+    name = model.route + variant
     return {
         "name": name,
         "match": {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]},
         "route": {
-            "cluster": provider_cluster(name),
+            **_clusters(policy, model, variant),
             "auto_host_rewrite": True,
-            "timeout": "0s",
-            "retry_policy": {
-                "retry_on": "connect-failure,refused-stream,reset-before-request",
-                "num_retries": 2,
-                "per_try_idle_timeout": seconds(provider.idle_timeout),
-                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-            },
+            "timeout": seconds(total) if total else "0s",
+            "retry_policy": retries,
         },
         "response_headers_to_remove": list(PROVIDER_COUNTERS),
-        "response_headers_to_add": [_header("x-headgate-upstream-request-id", "%RESP(x-request-id)%")],
+        "response_headers_to_add": [
+            _header("x-headgate-upstream-request-id", "%RESP(x-request-id)%"),
+            *(_served_by(model) if settings.answer_headers else ()),
+        ],
     }
+
+
+def _clusters(policy: Policy, model: Model, variant: str) -> Json:
+    """The one cluster, or the groups from which ext_proc's order chooses."""
+    if len(model.targets) == 1 and not policy.own_provider_keys:
+        return {"cluster": model.targets[0].cluster + variant}
+    groups = [
+        {"name": f"{index}{own}", "clusters": [{"cluster_name": target.cluster + variant + own, "weight": 1}]}
+        for index, target in enumerate(model.targets)
+        if target.realtime or variant != REALTIME
+        for own in (("", OWN_KEY) if policy.own_provider_keys else ("",))
+    ]
+    plugin = typed(
+        "envoy.router.cluster_specifier_plugin.priority_group",
+        "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier",
+        priority_groups=groups,
+        override_metadata_namespace=ORDER_METADATA,
+    )
+    return {"inline_cluster_specifier_plugin": {"extension": plugin}}
+
+
+def _retries(triggers: list[str], attempts: int, timeouts: TimeoutSettings, idle: float, *, several: bool) -> Json:
+    """Envoy's retry policy for `retry_on`.
+
+    With one target a rate limit is not tried again: the same key would only be refused again.
+    """
+    conditions: list[str] = []
+    statuses: list[int] = []
+    for trigger in triggers:
+        if trigger == "connect":
+            conditions.append(_CONNECT)
+        elif trigger == "reset":
+            conditions.append("reset")
+        elif trigger == "5xx":
+            statuses += _SERVER_ERRORS
+        elif trigger != "429" or several:
+            statuses.append(int(trigger))
+    policy: Json = {
+        "retry_on": ",".join([*conditions, "retriable-status-codes"] if statuses else conditions),
+        "num_retries": attempts - 1,
+        **({"refresh_cluster_on_retry": True} if several else {}),
+        "per_try_idle_timeout": seconds(idle),
+        # Another target need not be waited for; the same one is given a moment.
+        "retry_back_off": (
+            {"base_interval": "0.001s", "max_interval": "0.002s"}
+            if several
+            else {"base_interval": "0.025s", "max_interval": "0.250s"}
+        ),
+    }
+    if statuses:
+        policy["retriable_status_codes"] = sorted(set(statuses))
+    if timeouts.first_byte:
+        policy["per_try_timeout"] = seconds(timeouts.first_byte)
+    return policy
+
+
+def _served_by(model: Model) -> tuple[Json, ...]:
+    """Which target has answered, and at which attempt."""
+    return (
+        _header("x-headgate-provider", f"%CLUSTER_METADATA({METADATA}:provider)%"),
+        *((_header("x-headgate-model", f"%CLUSTER_METADATA({METADATA}:model)%"),) if model.name else ()),
+        _header("x-headgate-attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
+    )
 
 
 def _header(name: str, value: str) -> Json:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from extproc.settings import ProviderSettings
+from extproc.providers.dialect import DIALECTS
+from extproc.targets import Channel, channels
 from headgate.render.layout import provider_secret
 from headgate.render.values import Json
 from headgate.settings import Settings
@@ -15,42 +16,52 @@ from sidecar.configfile import ConfigFile, KeyPath, dotted, resolve
 from sidecar.errors import ConfigError, Problem
 
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
-REDACTED = "Bearer <redacted>"
+REDACTED = "<redacted>"
 SERVICE_CA = "services_ca"
 SERVICE_CLIENT = "services_client"
 
 
 def credentials(settings: Settings, file: ConfigFile, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The `authorization` value of every provider that has a key, by provider.
+    """What goes into the credential header for every key of every provider, by `Channel.secret`.
 
     Raises `ConfigError` when a reference leads nowhere or a key holds what no header may hold.
     """
     found: dict[str, str] = {}
     problems: list[Problem] = []
-    for name, provider in settings.providers.items():
-        written = provider.api_key.get_secret_value()
-        if not written:
-            continue
-        path = ("providers", name, "api_key")
-        place, dotted = file.place(path), ".".join(path)
+    for name, channel, written, path in _keys(settings):
+        place, where = file.place(path), dotted(path)
         try:
             key = resolve(written, os.environ if environment is None else environment, Path(file.name).parent)
         except LookupError as error:
-            problems.append(Problem(place, dotted, str(error.args[0]), str(error.args[1])))
+            problems.append(Problem(place, where, str(error.args[0]), str(error.args[1])))
             continue
         if key.startswith("$"):
-            problems.append(Problem(place, dotted, "the key looks like a reference", "write ${NAME}"))
-            continue
-        if not key.isascii() or not key.isprintable() or " " in key:
+            problems.append(Problem(place, where, "the key looks like a reference", "write ${NAME}"))
+        elif not key.isascii() or not key.isprintable() or " " in key:
             problems.append(
-                Problem(place, dotted, "the key holds spaces or control characters", "check how it was copied")
+                Problem(place, where, "the key holds spaces or control characters", "check how it was copied")
             )
-            continue
-        if key:
-            found[name] = f"Bearer {key}"
+        elif key:
+            found[channel.secret] = DIALECTS[settings.providers[name].dialect].credential(key)
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def redacted(settings: Settings) -> dict[str, str]:
+    """The same without the keys."""
+    return {channel.secret: REDACTED for _, channel, _, _ in _keys(settings)}
+
+
+def _keys(settings: Settings) -> Iterator[tuple[str, Channel, str, KeyPath]]:
+    """Every key that is written down: its provider, a channel that uses it, the text, and where it stands."""
+    for name, provider in settings.providers.items():
+        by_number = {channel.key: channel for channel in channels(name, provider)}
+        for number, key in enumerate(provider.credentials):
+            written = key.get_secret_value()
+            if written:
+                place: KeyPath = ("api_keys", number) if provider.api_keys else ("api_key",)
+                yield name, by_number[number], written, ("providers", name, *place)
 
 
 def check_files(settings: Settings, file: ConfigFile) -> None:
@@ -93,9 +104,9 @@ def _ca_problems(file: ConfigFile, path: KeyPath, bundle: str) -> list[Problem]:
     return []
 
 
-def secret(route: str, credential: str) -> Json:
+def secret(name: str, credential: str) -> Json:
     """An Envoy generic secret."""
-    return {"name": provider_secret(route), "generic_secret": {"secret": {"inline_string": credential}}}
+    return {"name": provider_secret(name), "generic_secret": {"secret": {"inline_string": credential}}}
 
 
 def tls_secret(settings: Settings) -> Json | None:
@@ -125,8 +136,3 @@ def _certificate(cert: str, key: str) -> Json:
         "private_key": {"filename": str(private)},
         "watched_directory": {"path": str(chain.parent)},
     }
-
-
-def has_key(provider: ProviderSettings) -> bool:
-    """Whether a key is written down for this provider."""
-    return bool(provider.api_key.get_secret_value())

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from extproc.balance.health import Health
 from extproc.context import Exchange, Forward, Outcome, RequestHeaders
 from extproc.policy import Policy, build
 from extproc.processor import Processor
@@ -50,7 +51,7 @@ def headers(
 def run(body: dict[str, Any] | bytes, head: RequestHeaders | None = None, draw: float = 0.0, **changes: Any) -> Outcome:
     """Both phases of one request."""
     made = policy(**changes)
-    processor = Processor(lambda: made, lambda: draw)
+    processor = Processor(lambda: made, lambda: draw, Health(lambda: 0.0))
     exchange, outcome = processor.on_headers(head or headers())
     if not isinstance(exchange, Exchange) or outcome.__class__.__name__ != "NeedBody":
         return outcome

@@ -30,7 +30,7 @@ def entry() -> HTTPAccessLogEntry:
 
 
 def test_a_whole_entry() -> None:
-    record = read(entry())
+    record = read(entry(), {})
     assert (record.request_id, record.method, record.path, record.status) == ("id", "POST", "/v1/chat/completions", 200)
     assert (record.key, record.model, record.provider) == ("a", "m", "")
     assert (record.total_tokens, record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (
@@ -49,25 +49,25 @@ def test_a_seeded_total_is_no_usage() -> None:
     made = entry()
     del made.common_properties.metadata.filter_metadata["headgate.usage"]
     made.common_properties.metadata.filter_metadata["headgate.usage"].update({"total": 300})
-    record = read(made)
+    record = read(made, {})
     assert (record.total_tokens, record.charged) == (None, 300)
 
 
 def test_what_is_charged_without_any_usage_is_the_estimate() -> None:
     made = entry()
     del made.common_properties.metadata.filter_metadata["headgate.usage"]
-    assert read(made).charged == 300
+    assert read(made, {}).charged == 300
 
 
 def test_the_time_of_both_services_is_ours() -> None:
     made = entry()
     made.common_properties.metadata.filter_metadata["envoy.filters.http.ratelimit"].update({"decision_us": 50})
-    assert read(made).overhead_seconds == pytest.approx(200 / 1e6)
-    assert read(HTTPAccessLogEntry()).overhead_seconds is None
+    assert read(made, {}).overhead_seconds == pytest.approx(200 / 1e6)
+    assert read(HTTPAccessLogEntry(), {}).overhead_seconds is None
 
 
 def test_an_empty_entry() -> None:
-    record = read(HTTPAccessLogEntry())
+    record = read(HTTPAccessLogEntry(), {})
     assert (record.status, record.seconds, record.upstream_seconds, record.flags) == (0, 0.0, None, ())
 
 
@@ -75,14 +75,14 @@ def test_flags_are_named() -> None:
     made = entry()
     made.common_properties.response_flags.upstream_request_timeout = True
     made.common_properties.response_flags.downstream_connection_termination = True
-    record = read(made)
+    record = read(made, {})
     assert record.disconnected
     assert set(record.flags) == {"upstream_request_timeout", "downstream_connection_termination"}
 
 
 def test_every_entry_of_a_message_reaches_the_sink() -> None:
     seen: list[RequestRecord] = []
-    method = access_log(seen.extend).methods[0]
+    method = access_log(seen.extend, lambda _: None, dict).methods[0]
     assert isinstance(method, StreamMethod)
     message = StreamAccessLogsMessage()
     message.http_logs.log_entry.extend([entry(), entry()])
@@ -93,7 +93,7 @@ def test_every_entry_of_a_message_reaches_the_sink() -> None:
 async def test_a_large_batch_lets_decisions_pass_between_its_slices() -> None:
     seen: list[int] = []
     turns: list[int] = []
-    method = access_log(lambda records: seen.append(len(records))).methods[0]
+    method = access_log(lambda records: seen.append(len(records)), lambda _: None, dict).methods[0]
     assert isinstance(method, StreamMethod)
     message = StreamAccessLogsMessage()
     message.http_logs.log_entry.extend([entry()] * 20)

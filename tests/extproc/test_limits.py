@@ -10,6 +10,7 @@ import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 
 from extproc.accesslog import RequestRecord
+from extproc.balance.health import Health
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS, Limits
 from extproc.processor import Processor
 from extproc.server import external_processor
@@ -61,6 +62,9 @@ class Unobserved:
     def message(self) -> None:
         """Nothing."""
 
+    def forwarded(self, cluster: str) -> None:
+        """Nothing."""
+
 
 class House:
     def __init__(self, store: MemoryStore | None = None, *, admits: bool = True, **limits: int) -> None:
@@ -68,7 +72,9 @@ class House:
         self.rules = rules(**limits)
         self.limits = Limits(Limiter(self.store, lambda: NOW), lambda: self.rules, present, lambda: admits)
         made = policy()
-        service = external_processor(Processor(lambda: made, lambda: 0.0), lambda: 0.0, Unobserved(), self.limits)
+        service = external_processor(
+            Processor(lambda: made, lambda: 0.0, Health(lambda: 0.0)), lambda: 0.0, Unobserved(), self.limits
+        )
         method = service.methods[0]
         assert isinstance(method, StreamMethod)
         self._open = method.open

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.balance.health import Health
 from extproc.context import Forward, NeedBody, Reply, RequestHeaders
 from extproc.processor import METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, for_envoy
 from extproc.providers import openai
@@ -21,19 +22,19 @@ def test_an_unchanged_request_keeps_its_body() -> None:
     outcome = forwarded(CHAT)
     assert outcome.body is None
     assert dict(outcome.set_headers)[":path"] == "/v1/chat/completions"
-    assert dict(outcome.set_headers)[ROUTE_HEADER].startswith("openai@")
+    assert dict(outcome.set_headers)[ROUTE_HEADER].startswith("gpt-4o@")
     assert "content-length" not in dict(outcome.set_headers)
     assert outcome.remove_headers == ("authorization",)
     facts = outcome.metadata[METADATA]
-    assert (facts["key"], facts["model"], facts["provider"]) == ("a", "gpt-4o", "openai")
-    assert "target_model" not in facts
+    assert (facts["key"], facts["model"]) == ("a", "gpt-4o")
+    assert outcome.order == ()
     assert USAGE_METADATA not in outcome.metadata
 
 
 @pytest.mark.parametrize(("key", "limited"), [("sk-a", True), ("sk-b", False)])
 def test_envoy_learns_whom_to_ask_about_and_what_to_settle(key: str, limited: bool) -> None:
     made = policy()
-    processor = Processor(lambda: made, lambda: 0.0)
+    processor = Processor(lambda: made, lambda: 0.0, Health(lambda: 0.0))
     exchange, _ = processor.on_headers(headers(key=key))
     outcome = processor.on_body(exchange, json.dumps({**CHAT, "stream": True}).encode())
     assert isinstance(outcome, Forward)
@@ -45,25 +46,25 @@ def test_envoy_learns_whom_to_ask_about_and_what_to_settle(key: str, limited: bo
 
 
 @pytest.mark.parametrize(
-    ("draw", "model", "provider"),
+    ("draw", "model", "order"),
     [
-        (0.0, "gpt-4o-mini", "openai"),
-        (0.79, "gpt-4o-mini", "openai"),
-        (0.8, "llama-3", "local"),
-        (0.999, "llama-3", "local"),
+        (0.0, "gpt-4o-mini", "010"),
+        (0.79, "gpt-4o-mini", "010"),
+        (0.8, "llama-3", "101"),
+        (0.999, "llama-3", "101"),
     ],
 )
-def test_targets_by_weight(draw: float, model: str, provider: str) -> None:
+def test_targets_by_weight(draw: float, model: str, order: str) -> None:
     outcome = forwarded({**CHAT, "model": "fast"}, draw=draw)
     assert outcome.body is not None
     assert json.loads(outcome.body) == {**CHAT, "model": model}
     assert dict(outcome.set_headers)["content-length"] == str(len(outcome.body))
-    assert outcome.metadata[METADATA]["provider"] == provider
+    assert outcome.order == tuple(order)
 
 
 def test_a_target_of_weight_zero_is_never_chosen() -> None:
     for draw in (0.0, 0.5, 0.999):
-        assert forwarded({**CHAT, "model": "off"}, draw=draw).metadata[METADATA]["provider"] == "local"
+        assert dict(forwarded({**CHAT, "model": "off"}, draw=draw).set_headers)[":path"].startswith("/base/")
 
 
 def test_the_path_is_the_providers() -> None:
@@ -143,7 +144,7 @@ def test_any_bytes_are_answered_or_forwarded(raw: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=3), st.text(max_size=30), st.text(max_size=10))
 def test_no_headers_get_by_without_the_key(values: list[bytes], path: str, method: str) -> None:
-    processor = Processor(policy, lambda: 0.0)
+    processor = Processor(policy, lambda: 0.0, Health(lambda: 0.0))
     fields = {":path": (path.encode(),), ":method": (method.encode(),), "authorization": tuple(values)}
     _, outcome = processor.on_headers(RequestHeaders(fields, end_of_stream=True))
     assert isinstance(outcome, Reply)
@@ -153,14 +154,14 @@ def test_no_headers_get_by_without_the_key(values: list[bytes], path: str, metho
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_scheme_is_case_insensitive(scheme: str) -> None:
     made = policy()
-    processor = Processor(lambda: made, lambda: 0.0)
+    processor = Processor(lambda: made, lambda: 0.0, Health(lambda: 0.0))
     _, outcome = processor.on_headers(headers(authorization=f"{scheme} sk-a"))
     assert isinstance(outcome, NeedBody)
 
 
 def test_a_request_keeps_the_policy_it_began_with() -> None:
     policies = [policy(), policy(models={}, keys=[])]
-    processor = Processor(lambda: policies.pop(0), lambda: 0.0)
+    processor = Processor(lambda: policies.pop(0), lambda: 0.0, Health(lambda: 0.0))
     exchange, _ = processor.on_headers(headers())
     assert isinstance(processor.on_body(exchange, json.dumps(CHAT).encode()), Forward)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headgate.render.layout import Layout
+from headgate.render.secrets import redacted
 from headgate.settings import Settings
 from headgate.up import files
 from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, render, write_all
@@ -42,17 +43,17 @@ def rendered(layout: Layout, provider: str, version: str) -> Rendered:
     settings = Settings.model_validate(
         {
             "providers": {provider: {"dialect": "openai", "base_url": "http://x/v1", "api_key": "k"}},
-            "models": {"m": {"provider": provider}},
+            "models": {provider: {"provider": provider}},
         }
     )
-    return render(settings, layout, {provider: "Bearer k"}, version)
+    return render(settings, layout, dict.fromkeys(redacted(settings), "Bearer k"), version)
 
 
 def names(path: Path) -> set[str]:
     resources = json.loads(path.read_text())["resources"]
     if path.name == "rds.json":
         return {one.get("name", "catch-all").partition("@")[0] for one in resources[0]["virtual_hosts"][0]["routes"]}
-    return {one["name"].removeprefix("provider_").partition("@")[0] for one in resources}
+    return {one["name"].partition("/")[0] for one in resources}
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ async def test_old_and_new_overlap_until_nobody_needs_the_old(world: Any) -> Non
     await envoy.sweep()
     assert names(layout.clusters) == OURS | {"two"}
     assert names(layout.routes) == {"two", "catch-all"}
-    assert [path.name.partition("@")[0] for path in layout.folder.glob("sds_*")] == ["sds_two"]
+    assert [path.name.partition("@")[0] for path in layout.folder.glob("sds_*")] == ["sds_credential_two"]
 
 
 async def test_changes_in_quick_succession_keep_all_that_linger(world: Any) -> None:

@@ -47,7 +47,7 @@ def problems(tmp_path: Path, text: str) -> str:
 def test_the_example_works_unchanged(tmp_path: Path) -> None:
     settings = load(tmp_path, EXAMPLE)
     assert settings.keys[0].limits.tokens == Rate(100_000, Unit.MINUTE)
-    assert settings.models["fast"][1].model == "llama-3"
+    assert settings.models["fast"].targets[1].model == "llama-3"
     assert settings.providers["openai"].api_key.get_secret_value() == "${OPENAI_API_KEY}"
 
 
@@ -67,7 +67,7 @@ def test_an_empty_file_is_a_gateway_that_admits_nobody(tmp_path: Path) -> None:
 def test_keys_of_providers_are_resolved_only_when_asked(tmp_path: Path) -> None:
     (tmp_path / "headgate.yaml").write_text(EXAMPLE)
     settings, file = load_settings(tmp_path / "headgate.yaml", {})
-    assert credentials(settings, file, {"OPENAI_API_KEY": "sk-1"}) == {"openai": "Bearer sk-1"}
+    assert list(credentials(settings, file, {"OPENAI_API_KEY": "sk-1"}).values()) == ["Bearer sk-1"]
     with pytest.raises(ConfigError, match=r"headgate.yaml:5: providers.openai.api_key: .*OPENAI_API_KEY is not set"):
         credentials(settings, file, {})
     with pytest.raises(ConfigError, match="spaces or control characters"):
@@ -87,7 +87,7 @@ def test_secrets_stay_out_of_repr(tmp_path: Path) -> None:
         ("http://127.0.0.1:9101/v1", "127.0.0.1:9101", "headgate.yaml:5: providers.openai.base_url: '127.0.0.1:9101' is not a base URL (write for example https://api.openai.com/v1)"),
         ("http://127.0.0.1:9101/v1", "http://x:99999/v1", "is not a base URL"),
         ("http://127.0.0.1:9101/v1", "http://u:p@x/v1", "holds no query, fragment or credentials"),
-        ("{provider: openai}", "{provider: opena}", "headgate.yaml:8: models.gpt-4o.0.provider: there is no provider 'opena' (providers are: local, openai)"),
+        ("{provider: openai}", "{provider: opena}", "headgate.yaml:8: models.gpt-4o.provider: there is no provider 'opena' (providers are: local, openai)"),
         ("weight: 80", "wieght: 80", "headgate.yaml:10: models.fast.0.wieght: no such key (did you mean `weight`?)"),
         ("weight: 80", "weight: -1", "headgate.yaml:10: models.fast.0.weight: "),
         ('["fast"]', '["fsat"]', "headgate.yaml:14: keys.1.models.0: there is no model 'fsat' (models are: fast, gpt-4o)"),

@@ -1,0 +1,50 @@
+"""Requests that name their provider themselves: `/p/PROVIDER/…`, any method, any body, never buffered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from extproc.balance.health import Health
+from extproc.context import Exchange, Reply
+from extproc.errors import Rejected
+from extproc.filters.rewrite import plan_paths
+from extproc.filters.target import order_targets
+
+PREFIX = "/p/"
+_BYTES_PER_TOKEN = 4
+
+
+def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchange], Reply | None]:
+    """A filter that takes such a request to its provider, where the key may use that provider's whole API."""
+
+    def take(exchange: Exchange) -> Reply | None:
+        path, _, query = exchange.headers.one(":path").partition("?")
+        if not path.startswith(PREFIX):
+            return None
+        provider, slash, rest = path.removeprefix(PREFIX).partition("/")
+        key = exchange.key
+        assert key is not None
+        model = exchange.policy.passthroughs.get(provider)
+        if model is None or provider not in key.passthrough or not slash:
+            raise _refused(key.name, provider)
+        exchange.model = model
+        exchange.operation_path = f"/{rest}"
+        exchange.query = query
+        length = exchange.headers.one("content-length")
+        if length.isdigit() and "json" in exchange.headers.one("content-type"):
+            exchange.prompt_tokens = -(-int(length) // _BYTES_PER_TOKEN)
+        order_targets(exchange, draw(), health)
+        plan_paths(exchange)
+        return None
+
+    return take
+
+
+def _refused(key: str, provider: str) -> Rejected:
+    # Whether there is such a provider is nobody's business who may not use it.
+    return Rejected(
+        403,
+        f"The key '{key}' may not use /p/{provider[:64]}/…: a provider has to stand in its `passthrough`.",
+        code="passthrough_not_allowed",
+        kind="permission_error",
+    )

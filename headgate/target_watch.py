@@ -1,0 +1,159 @@
+"""What becomes of attempts: Envoy's logs in, the health of the targets out, and what people may see of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+
+from extproc.accesslog import RequestRecord
+from extproc.balance.attempt import Attempt, read
+from extproc.balance.board import Board
+from extproc.balance.health import Health
+from extproc.balance.standing import State, TargetReport
+from extproc.policy import Policy
+from extproc.targets import Target
+from sidecar.metrics import Metrics
+
+_log = structlog.get_logger("headgate")
+_GENERATIONS = 8  # configurations whose clusters are still known: a long stream ends after many a reload
+# An answer that began well and then broke off has these among its flags: the log of attempts tells of it.
+_BROKEN = frozenset(
+    {
+        "upstream_connection_termination",
+        "upstream_remote_reset",
+        "upstream_request_timeout",
+        "stream_idle_timeout",
+        "local_reset",
+        "upstream_protocol_error",
+        "upstream_max_stream_duration_reached",
+    }
+)
+
+
+class TargetWatch:
+    """Feeds `health` from Envoy's logs and tells `boards` the news. `unix_time` is for providers that name a date."""
+
+    def __init__(
+        self, health: Health, metrics: Metrics, policy: Callable[[], Policy], unix_time: Callable[[], float]
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._policy = policy
+        self._unix_time = unix_time
+        self._known: Mapping[str, Target] = {}
+        self._generations: deque[Mapping[str, Target]] = deque(maxlen=_GENERATIONS)
+        self._states: dict[str, State] = {}
+        self.boards: Sequence[Board] = ()
+
+    def take(self, policy: Policy) -> None:
+        """This policy is in force from now on."""
+        self._generations.append(policy.targets())
+        self._known = {cluster: target for one in self._generations for cluster, target in one.items()}
+        every = (*policy.models.values(), *policy.passthroughs.values())
+        self._health.keep(choice for model in every for choice in model.pool.choices)
+
+    def targets(self) -> Mapping[str, Target]:
+        """The targets by their clusters, those of former configurations included."""
+        return self._known
+
+    # what happens
+
+    def forwarded(self, cluster: str) -> None:
+        """A request goes on, to `cluster` first."""
+        self._health.began(cluster)
+
+    def failed(self, entries: Sequence[HTTPAccessLogEntry]) -> None:
+        """Attempts have failed."""
+        now = self._unix_time()
+        for entry in entries:
+            attempt = read(entry, now)
+            attempt = attempt._replace(cluster=attempt.cluster.partition("+")[0])
+            self._count(attempt)
+            self._health.failed(attempt)
+        self._tell()
+
+    def finished(self, records: Sequence[RequestRecord]) -> None:
+        """Requests have ended."""
+        for record in records:
+            if not record.cluster:
+                continue
+            first = self._first(record)
+            self._health.ended(first, record.seconds)
+            if record.status < 400 and not _BROKEN.intersection(record.flags):
+                self._health.succeeded(record.cluster, record.answered_seconds, record.seconds)
+                self._metrics.attempts.labels(record.provider, record.target_model or "none", "ok").inc()
+
+    def _first(self, record: RequestRecord) -> str:
+        """The cluster that was tried first."""
+        model = self._policy().models.get(record.model)
+        if record.attempts < 2 or model is None or not record.first_group[:1].isdigit():
+            return record.cluster
+        index = int(record.first_group.partition("+")[0])
+        return model.targets[index].cluster if index < len(model.targets) else record.cluster
+
+    def _count(self, attempt: Attempt) -> None:
+        target = self._known.get(attempt.cluster)
+        if target is not None:
+            labels = (target.provider, target.model or "none", str(attempt.reason))
+            self._metrics.attempts.labels(*labels).inc()
+
+    def _tell(self) -> None:
+        notices = self._health.news()
+        for notice in notices:
+            _log.warning("target_left_out", **notice._asdict())
+        if notices:
+            for board in self.boards:
+                board.publish(notices)
+
+    # what people see
+
+    def status(self) -> Mapping[str, list[Mapping[str, Any]]]:
+        """Every target of every model: its state and why, its share, how fast it is."""
+        reports = self._health.snapshot()
+        policy = self._policy()
+        return {
+            name: [_shown(target, reports.get(target.cluster)) for target in model.targets]
+            for name, model in (*policy.models.items(), *((f"/p/{k}/", v) for k, v in policy.passthroughs.items()))
+        }
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date."""
+        for cluster, report in self._health.snapshot().items():
+            target = self._known.get(cluster)
+            if target is None:
+                continue
+            labels = (target.provider, target.model or "none", cluster)
+            standing = report.standing
+            self._metrics.target_available.labels(*labels).set(float(standing.state in (State.AVAILABLE, State.TRIAL)))
+            self._metrics.target_seconds_left.labels(*labels).set(standing.seconds_left or 0.0)
+            self._metrics.target_in_flight.labels(*labels).set(float(report.in_flight))
+
+
+def _shown(target: Target, report: TargetReport | None) -> Mapping[str, Any]:
+    shown: dict[str, Any] = {
+        "provider": target.provider,
+        "model": target.model,
+        "endpoint": target.channel.base_url,
+        "key": target.channel.key if target.channel.has_key else None,
+        "priority": target.priority,
+        "weight": target.weight,
+        "target": target.cluster,
+    }
+    if report is not None:
+        left = report.standing.seconds_left
+        first_byte = report.first_byte_seconds
+        shown.update(
+            state=str(report.standing.state),
+            why=report.standing.why,
+            seconds_left=None if left is None else round(left, 1),
+            first_byte_ms=None if first_byte is None else round(first_byte * 1e3, 1),
+            served=report.served,
+            failed=report.failed,
+            share=round(report.share, 3),
+            in_flight=report.in_flight,
+        )
+    return shown
