@@ -14,6 +14,7 @@ from importlib import resources
 from extproc.accesslog import ATTEMPT_LOG, RATELIMIT_METADATA
 from extproc.balance.attempt import ANSWER_HEADERS
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
+from extproc.messages import ORDER_METADATA
 from extproc.processor import HEADERS, METADATA, USAGE_METADATA
 from headgate.render.layout import (
     ACCESS_LOG,
@@ -141,7 +142,7 @@ def _ext_proc(settings: Settings) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
-        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA]}},
+        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, ORDER_METADATA]}},
     )
 
 
