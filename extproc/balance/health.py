@@ -210,7 +210,7 @@ class Health:
         target = self._targets.get(cluster)
         if target is None:
             return True
-        now = self._clock()
+        now = self._now()
         circuits = (target.circuit, target.endpoint.circuit)
         if not all(circuit.may_try(now) for circuit in circuits):
             return False
@@ -291,10 +291,12 @@ class Health:
                 target.back = 0.0
             elif target.back:
                 ends.append(target.back)
-        for subject in (*self._targets.values(), *self._endpoints.values()):
-            subject.circuit.passes(now)
-            if subject.circuit.phase is Phase.EJECTED:
-                ends.append(subject.circuit.until)
+        circuits = [target.circuit for target in self._targets.values()]
+        circuits += [endpoint.circuit for endpoint in self._endpoints.values()]
+        for circuit in circuits:
+            circuit.passes(now)
+            if circuit.phase is Phase.EJECTED:
+                ends.append(circuit.until)
         self._next_end = min(ends)
         self._version += 1
 
