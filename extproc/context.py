@@ -85,6 +85,7 @@ class Exchange:
     own_provider: str = ""
     rewritten: bytes | None = None
     later_attempts: str = ""  # what attempts after the first must look like (`filters.rewrite`)
+    chunks: bool = False  # the answer is a stream of chat chunks
     strip_usage: bool = False
 
     @property

@@ -114,7 +114,9 @@ def describe(exchange: Exchange) -> Facts:
     facts["estimate"] = exchange.estimate
     if exchange.later_attempts:
         facts[LATER_ATTEMPTS] = exchange.later_attempts
-    return {METADATA: facts, USAGE_METADATA: {"strip": True}} if exchange.strip_usage else {METADATA: facts}
+    if not exchange.chunks:
+        return {METADATA: facts}
+    return {METADATA: facts, USAGE_METADATA: {"chunks": True, "strip": exchange.strip_usage}}
 
 
 def for_envoy(facts: Facts, exchange: Exchange) -> Facts:

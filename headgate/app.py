@@ -29,6 +29,7 @@ from extproc.server import external_processor
 from headgate import __version__
 from headgate.admin import AdminServer, AdminSources, Dependency
 from headgate.envoy_admin import EnvoyAdmin
+from headgate.health_checks import HealthChecks
 from headgate.limits import build_rules, present
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
@@ -108,6 +109,7 @@ class Sidecar:
         targets = TargetWatch(health, self.metrics, lambda: self._current.get().policy, time.time)
         targets.take(self._current.get().policy)
         self._targets = targets
+        self._checks = HealthChecks(health)
         reporter = Reporter(
             self.metrics,
             log_requests=settings.log.requests,
@@ -185,6 +187,7 @@ class Sidecar:
         except ConfigError:
             await self.stop()
             raise
+        self._checks.take(self._current.get().settings)
         keep_what_is_loaded()
         for name in open_services(self._current.get().settings):
             _log.warning("service_open_to_the_network", service=name, mend="set services.tls.client_ca")
@@ -203,6 +206,7 @@ class Sidecar:
     async def stop(self) -> None:
         """Turn away new calls, let running ones finish, close the store."""
         self.drain()
+        await self._checks.stop()
         grace = self._current.get().settings.drain_timeout
         await asyncio.gather(*(server.stop(grace) for server in self._servers.values()))
         await self._admin.stop()
@@ -239,6 +243,7 @@ class Sidecar:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)
         self._targets.take(snapshot.policy)
+        self._checks.take(snapshot.settings)
         self._taken()
         _log.info("config_taken", config=version, previous=previous.version)
         return True

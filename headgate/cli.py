@@ -27,6 +27,7 @@ from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials, redacted
 from headgate.settings import Settings, load_settings, open_services, pinned
+from headgate.status_cli import print_status
 from headgate.up.child import Child
 from headgate.up.files import keep_copy
 from headgate.up.supervisor import Configuration, Supervisor, check_free, read, remove_orphans
@@ -258,6 +259,18 @@ def check(file: Annotated[Path, typer.Argument(help="headgate.yaml")]) -> None:
     for name in open_services(settings):
         warning = f"services.{name} is open to whoever reaches it: set services.tls.client_ca, or a network policy"
         _err.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(
+    admin: Annotated[str, typer.Option(help="admin address of a running gateway (host:port)")] = "127.0.0.1:10001",
+    as_json: Annotated[bool, typer.Option("--json", help="as the admin port says it")] = False,
+) -> None:
+    """Show the targets of a running gateway: state, share, cool-down, and why."""
+    try:
+        print_status(_out, admin, as_json=as_json)
+    except HeadgateError as error:
+        _fail(error)
 
 
 @render_app.command("static")

@@ -28,6 +28,7 @@ def rewrite(exchange: Exchange) -> Reply | None:
     assert model is not None
     assert operation is not None
     exchange.operation_path = operation.path
+    exchange.chunks = operation.has_stream_options and exchange.body is not None and openai.is_stream(exchange.body)
     exchange.query = exchange.headers.one(":path").partition("?")[2]
     if exchange.form is not None:
         _rewrite_form(exchange)
@@ -101,7 +102,7 @@ def _changes(exchange: Exchange, target: Target) -> dict[str, msgspec.Raw | None
     for name in target.drops:
         if name in body.fields:
             changes[name] = None
-    if operation.has_stream_options and target.include_usage and openai.is_stream(body):
+    if exchange.chunks and target.include_usage:
         options = openai.stream_options(body)
         if options.get("include_usage") is not True:
             changes["stream_options"] = openai.raw_value({**options, "include_usage": True})

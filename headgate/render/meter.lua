@@ -5,7 +5,12 @@
 -- event is taken out of the stream; for this an unfinished `data: {` line waits for its end, which no client
 -- could have used before.
 --
--- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out,
+-- A stream of chat chunks that the provider ends before its end (no [DONE], no finish_reason) gets an error event, which
+-- SDKs raise: half an answer must not look like a whole one. A connection that breaks cannot be told of in this way: Envoy
+-- then cuts the client's, too.
+--
+-- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out, chunks: whether a
+--      stream is one of chat chunks,
 --      limits: what the limits say, where ext_proc has decided them}
 -- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
 --      detail: "total prompt completion cached", each a number or -}
@@ -14,6 +19,7 @@
 
 local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
 local BATCH = 4096         -- bytes searched at once
+local SMALL = 256          -- shorter pieces are joined, so that the last few hold a stream's end
 local KEEP = 8             -- bytes carried over: a `"usage"` cut in two
 local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
 local MAX_LINE = 65536     -- an unfinished line is held no longer
@@ -140,9 +146,20 @@ local function publish(handle, meter)
   metadata:set("headgate.usage", "detail", detail)
 end
 
-local function watch(handle)
+local TRUNCATED = 'data: {"error":{"message":"The provider ended the stream before its end.","type":"upstream_error",'
+  .. '"param":null,"code":"stream_truncated"}}\n\n'
+
+-- What to add to a stream of chunks that ends behind `tail`, and `before` that; nothing when it is whole.
+local function missing_end(before, tail)
+  local text = before .. tail
+  if text == "" or find(text, "[DONE]", 1, true) or find(text, '"finish_reason"%s*:%s*"') then return nil end
+  return sub(text, -2) == "\n\n" and TRUNCATED or "\n\n" .. TRUNCATED
+end
+
+local function watch(handle, chunks)
   local meter = {}
   local parts, n, size = {}, 0, 0
+  local before = ""   -- what was searched last
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
     if length > 0 then
@@ -150,10 +167,14 @@ local function watch(handle)
       parts[n] = chunk:getBytes(0, length)
       size = size + length
       if size >= BATCH then
-        local _, carry = scan(meter, concat(parts, "", 1, n))
+        before = concat(parts, "", 1, n)
+        local _, carry = scan(meter, before)
         publish(handle, meter)
         parts[1], n, size = carry, 1, 0
       end
+    elseif chunks then   -- only the end of a stream is an empty chunk
+      local text = missing_end(before, concat(parts, "", 1, n))
+      if text then chunk:setBytes(text) end
     end
   end
   if n > 0 then
@@ -191,10 +212,12 @@ end
 
 local function strip(handle)
   local meter, state, held = {}, { swallow = false }, ""
+  local third, second, last = "", "", ""   -- what came last
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
     if length > 0 then
       local s = chunk:getBytes(0, length)
+      if #last < SMALL then last = last .. s else third, second, last = second, last, s end
       local changed = held ~= ""
       if changed then s = held .. s; held = "" end
       if byte(s, #s) ~= 10 then
@@ -210,6 +233,9 @@ local function strip(handle)
         s, changed = without_usage(state, sub(s, 1, whole - 1)) .. sub(s, whole), true
       end
       if changed then chunk:setBytes(s) end
+    else
+      local text = missing_end(third .. second, last)
+      if text or held ~= "" then chunk:setBytes(held .. (text or "")) end
     end
   end
   if held ~= "" then
@@ -245,10 +271,7 @@ function envoy_on_response(handle)
     if usage then metadata:set("headgate.usage", LIMITS and "detail" or "total", LIMITS and "0 - - -" or 0) end
     return
   end
-  if usage and usage.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then
-    headers:remove("content-length")
-    strip(handle)
-  else
-    watch(handle)
-  end
+  local chunks = usage and usage.chunks and find(headers:get("content-type") or "", "text/event-stream", 1, true)
+  if chunks then headers:remove("content-length") end
+  if chunks and usage.strip then strip(handle) else watch(handle, chunks) end
 end

@@ -7,6 +7,7 @@ stop:  not ready -> Envoy drains -> open requests finish -> Envoy ends -> sideca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -39,6 +40,7 @@ _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
 _SIDECAR_RELOAD_SECONDS = 10.0
 _SWEEP_SECONDS = 1.0
+_KEYS_SECONDS = 2.0
 
 Announce = Callable[[str], None]
 
@@ -112,6 +114,7 @@ class Supervisor:
         folder = Path(settings.run_dir or tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
         self.layout = Layout(folder)
         self._admin = EnvoyAdmin(self.layout.envoy_admin)
+        self._keys = credentials(configuration.settings, configuration.file)
         self._rendered = self._render(configuration)
         self._files = EnvoyFiles(self.layout, self._admin, self._rendered, time.monotonic)
         self._sidecar = Child("sidecar", self._sidecar_command())
@@ -209,6 +212,7 @@ class Supervisor:
 
     async def _serve(self) -> None:
         watcher = asyncio.create_task(self._watch_file())
+        keys = asyncio.create_task(self._watch_keys())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set():
@@ -221,6 +225,7 @@ class Supervisor:
                     await self._take_configuration()
         finally:
             await watcher
+            await keys
 
     async def _sweep(self) -> None:
         try:
@@ -231,6 +236,19 @@ class Supervisor:
     async def _watch_file(self) -> None:
         async for _ in changes(self._configuration.path, self._stopping):
             self._reload.set()
+
+    async def _watch_keys(self) -> None:
+        """Providers' keys that stand in files of their own (`${file:…}`) may be replaced at any time."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _KEYS_SECONDS)
+            try:
+                keys = credentials(self._configuration.settings, self._configuration.file)
+            except ConfigError:
+                continue  # just being replaced: what is in force stays
+            if keys != self._keys:
+                self._keys = keys
+                self._reload.set()
 
     async def _take_configuration(self) -> None:
         """Check the file, make Envoy ready for it, swap the decisions, take the old away."""

@@ -1,0 +1,72 @@
+"""`headgate status`: what a running gateway says of its targets, as a table."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from sidecar.errors import HeadgateError
+
+_COLOURS = {"available": "green", "trial": "yellow", "cooling": "yellow", "ejected": "red", "down": "red"}
+
+
+def fetch(admin: str) -> Mapping[str, Any]:
+    """`/status` of the admin port. Raises `HeadgateError` when nobody answers there."""
+    try:
+        with urllib.request.urlopen(f"http://{admin}/status", timeout=5) as response:
+            return dict(json.load(response))
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise HeadgateError(f"no gateway answers at http://{admin}/status: {reason}: see --admin") from error
+
+
+def shown(status: Mapping[str, Any]) -> Group:
+    """The tables of `status`."""
+    config = status.get("config", {})
+    head = Text(f"{status.get('version', '?')}  config {config.get('hash') or 'differs between workers'}")
+    if status.get("draining"):
+        head.append("  draining", style="yellow")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model", "target", "state", "back in", "share", "served", "failed", "first byte", "open", "why"):
+        table.add_column(
+            name, justify="right" if name in ("share", "served", "failed", "first byte", "open") else "left"
+        )
+    for model, targets in status.get("targets", {}).items():
+        for number, target in enumerate(targets):
+            table.add_row(model if number == 0 else "", *_row(target))
+    return Group(head, table)
+
+
+def _row(target: Mapping[str, Any]) -> tuple[str | Text, ...]:
+    name = target["provider"] + (f"/{target['model']}" if target["model"] else "")
+    if target.get("key"):
+        name += f" (key {target['key'] + 1})"
+    state = target.get("state", "unknown")
+    left, first_byte = target.get("seconds_left"), target.get("first_byte_ms")
+    return (
+        name,
+        Text(state, style=_COLOURS.get(state, "")),
+        "" if left is None else f"{left:g} s",
+        f"{target.get('share', 0):.0%}",
+        str(target.get("served", "")),
+        str(target.get("failed", "")),
+        "" if first_byte is None else f"{first_byte:g} ms",
+        str(target.get("in_flight", "")),
+        target.get("why", ""),
+    )
+
+
+def print_status(console: Console, admin: str, *, as_json: bool) -> None:
+    """Print it. Raises `HeadgateError`."""
+    status = fetch(admin)
+    if as_json:
+        print(json.dumps(status, indent=2))
+    else:
+        console.print(shown(status))
