@@ -300,6 +300,7 @@ def fake_provider(
     port: int = 9101,
     behaviour: Annotated[str, typer.Option(help="defaults for every answer, as in the x-fake header")] = "",
     record: Annotated[bool, typer.Option(help="keep what it receives (GET /__fake/requests)")] = True,
+    name: Annotated[str, typer.Option(help="what its answers say in x-fake-provider")] = "fake",
 ) -> None:
     """Run the fake provider: a test and demonstration tool that makes up its answers."""
     from headgate.fake_provider.behaviour import Behaviour
@@ -308,7 +309,7 @@ def fake_provider(
     try:
         parsed = Behaviour.parse(behaviour)
         _err.print(f"fake provider (makes up its answers) on http://{host}:{port}/v1", highlight=False)
-        run(host=host, port=port, name="fake", behaviour=parsed, record=record)
+        run(host=host, port=port, name=name, behaviour=parsed, record=record)
     except ValueError as error:
         _fail(HeadgateError(f"--behaviour: {error}"))
     except OSError as error:

@@ -31,6 +31,23 @@ class ProviderThread:
     def requests(self) -> Recorder:
         return self.provider.requests
 
+    def behave(self, text: str) -> None:
+        """From now on every request gets this behaviour; "" is the normal one."""
+        behaviour = Behaviour.parse(text)
+
+        async def swap() -> None:
+            self.provider.defaults = behaviour
+
+        self._run(swap())
+
+    def forget(self) -> None:
+        """Forget what was received, counted and stored."""
+
+        async def forget() -> None:
+            self.provider.forget()
+
+        self._run(forget())
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 

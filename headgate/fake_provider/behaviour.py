@@ -13,13 +13,19 @@ class Behaviour:
 
     status: int = 200  # an error status answers with OpenAI's error object
     retry_after: int = 0  # sends `retry-after`, seconds
+    retry_after_ms: int = 0  # sends `retry-after-ms`
+    first: int = 0  # this behaviour is for so many requests (of one `x-fake-id`) only; 0: for all
+    fail_share: float = 1.0  # this behaviour is for this share of the requests only; alone it means `status=500`
     chunks: int = 10  # words of the answer, one per chunk of a stream
     delay_ms: int = 0  # before the headers
+    first_chunk_delay_ms: int = 0  # between the headers and the first byte of the body
     chunk_delay_ms: int = 0  # between chunks
     hang: bool = False  # never answers
     reset: str = ""  # cuts the connection: before | headers | body
     stall_after: int = -1  # so many chunks, then silence
     truncate_after: int = -1  # so many chunks, then a clean end of the connection
+    no_done: bool = False  # a stream without `[DONE]`, its body properly ended
+    no_finish: bool = False  # a stream that ends behind its last word: no finish reason, no usage, no `[DONE]`
     close: bool = False  # closes after a whole answer
     usage: str = "normal"  # normal | none | split | running | early | huge | braces | parts
     usage_tokens: int = 0  # the total to report; 0: counted
@@ -27,10 +33,15 @@ class Behaviour:
     newline: str = "lf"  # lf | crlf
     broken: bool = False  # half of the answer is not JSON
     gzip: bool = False  # compresses, asked or not
-    size: int = 0  # pads a JSON answer to so many bytes
+    size: int = 0  # pads a JSON answer to so many bytes; so many bytes of audio
     space: bool = True  # `data: {` or `data:{`
     ratelimit: bool = False  # sends OpenAI's x-ratelimit-* headers and x-request-id
+    ratelimit_remaining: int = -1  # what they say is left; turns them on
+    ratelimit_reset: str = ""  # when they say all is back, as `6m0s`; turns them on
     text: str = ""  # the words of the answer, instead of made-up ones ("+" for a space)
+    flagged: bool = False  # what a moderation finds
+    health: int = 200  # what GET /health answers; nothing else changes that
+    echo: bool = False  # tells what it received on paths it does not know, instead of 404
 
     @classmethod
     def parse(cls, text: str, base: Behaviour | None = None) -> Behaviour:
@@ -47,5 +58,16 @@ class Behaviour:
                     raise ValueError(f"x-fake: {name} is true or false, not '{value}'")
                 given[name] = value == "true"
             else:
-                given[name] = int(value) if isinstance(default, int) else value
+                given[name] = type(default)(value)
+        if "fail_share" in given and given.keys() <= {"fail_share", "first"}:
+            given["status"] = 500
         return replace(base or cls(), **given)
+
+    def describe(self) -> str:
+        """The text that `parse` makes this of."""
+        changed = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        changed = [(name, value) for name, value in changed if value != getattr(_NORMAL, name)]
+        return ",".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in changed)
+
+
+_NORMAL = Behaviour()

@@ -1,4 +1,4 @@
-"""OpenAI's wire formats, made up deterministically. Pure: a request in, the pieces of an answer out."""
+"""The text operations in OpenAI's wire formats, made up deterministically. Pure: a request in, an answer out."""
 
 from __future__ import annotations
 
@@ -6,50 +6,30 @@ import base64
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
+from headgate.fake_provider.answer import CREATED, Answer, encode, event, stream, whole, words
+from headgate.fake_provider.asked import Asked
 from headgate.fake_provider.behaviour import Behaviour
 
-_encode = msgspec.json.Encoder().encode
-_CREATED = 1_700_000_000
-_WORDS = ("Hello", "from", "the", "fake", "provider,", "which", "makes", "up", "every", "word.")
+_KINDS = {
+    "chat/completions": "chat", "completions": "completions", "embeddings": "embeddings", "responses": "responses",
+}  # fmt: skip
 _counter = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON body (`pieces` has one), or the events of a stream, in order."""
-
-    status: int
-    content_type: str
-    pieces: tuple[bytes, ...]
-    stream: bool = False
-
-
-def error(status: int, message: str, code: str | None = None) -> Answer:
-    """OpenAI's error object."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return Answer(status, "application/json", (_encode(body),))
 
 
 def models() -> Answer:
     """The provider's own list."""
-    return Answer(200, "application/json", (_encode({"object": "list", "data": [
-        {"id": "fake", "object": "model", "created": _CREATED, "owned_by": "fake"}]}),))  # fmt: skip
+    return Answer(200, "application/json", (encode({"object": "list", "data": [
+        {"id": "fake", "object": "model", "created": CREATED, "owned_by": "fake"}]}),))  # fmt: skip
 
 
-def answer(operation: str, body: dict[str, Any], behaviour: Behaviour) -> Answer:
-    """The answer of `operation` (the path's last part) to `body`."""
-    if behaviour.status >= 400:
-        return error(behaviour.status, f"The fake provider was told to answer {behaviour.status}.", "fake")
-    writer = _Writer(operation, body, behaviour)
-    if body.get("stream") and operation != "embeddings":
-        return Answer(200, "text/event-stream", tuple(writer.events()), stream=True)
-    return Answer(200, "application/json", (writer.json(),))
+def answer(asked: Asked, behaviour: Behaviour) -> Answer:
+    """A chat, a completion, embeddings or a response."""
+    writer = _Writer(_KINDS[asked.operation], asked.fields, behaviour)
+    if asked.stream and asked.operation != "embeddings":
+        return stream(list(writer.events()), behaviour)
+    return whole(writer.json(), behaviour)
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:
@@ -73,13 +53,8 @@ class _Writer:
         self._behaviour = behaviour
         self._model = str(body.get("model", ""))
         self._prompt = prompt_tokens(body)
-        count = max(0, behaviour.chunks)
-        if behaviour.usage_tokens:
-            self._completion = behaviour.usage_tokens - self._prompt
-        else:
-            self._completion = count
-        words = behaviour.text.split("+") if behaviour.text else [_WORDS[index % len(_WORDS)] for index in range(count)]
-        self._words = [word if index == 0 else f" {word}" for index, word in enumerate(words)]
+        self._completion = behaviour.usage_tokens - self._prompt if behaviour.usage_tokens else max(0, behaviour.chunks)
+        self._words = words(behaviour)
         self._number = next(_counter)
 
     def _usage(self, completion: int | None = None) -> dict[str, Any]:
@@ -100,25 +75,14 @@ class _Writer:
             return {'a "note" }': 'not the end: } { "total_tokens": 1 \\', **usage, "tier": "}{"}
         return usage
 
-    def json(self) -> bytes:
-        value = getattr(self, f"_{self._operation}_json")()
-        usage = self._behaviour.usage
-        if usage == "none":
-            value.pop("usage")
-        elif usage == "early":
-            value = {"usage": value.pop("usage"), **value}
-        elif usage == "huge":
-            value["padding"] = "x" * 100_000
-        raw = _encode(value)
-        missing = self._behaviour.size - len(raw)
-        if missing > 0:
-            raw = _encode({"padding": "x" * max(0, missing - 13), **value})
-        return raw[: len(raw) // 2] if self._behaviour.broken else raw
+    def json(self) -> dict[str, Any]:
+        value: dict[str, Any] = getattr(self, f"_{self._operation}_json")()
+        return value
 
     def _chat_json(self) -> dict[str, Any]:
         message = {"role": "assistant", "content": "".join(self._words), "refusal": None}
         return {
-            "id": f"chatcmpl-{self._number}", "object": "chat.completion", "created": _CREATED, "model": self._model,
+            "id": f"chatcmpl-{self._number}", "object": "chat.completion", "created": CREATED, "model": self._model,
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
             "usage": self._usage(),
         }  # fmt: skip
@@ -126,7 +90,7 @@ class _Writer:
     def _completions_json(self) -> dict[str, Any]:
         choice = {"index": 0, "text": "".join(self._words), "logprobs": None, "finish_reason": "stop"}
         return {
-            "id": f"cmpl-{self._number}", "object": "text_completion", "created": _CREATED, "model": self._model,
+            "id": f"cmpl-{self._number}", "object": "text_completion", "created": CREATED, "model": self._model,
             "choices": [choice], "usage": self._usage(),
         }  # fmt: skip
 
@@ -148,28 +112,17 @@ class _Writer:
             "content": [text],
         }] if done else []  # fmt: skip
         return {
-            "id": f"resp_{self._number}", "object": "response", "created_at": _CREATED, "status": status,
+            "id": f"resp_{self._number}", "object": "response", "created_at": CREATED, "status": status,
             "model": self._model, "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
             "error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "temperature": 1.0,
             "top_p": 1.0, "usage": self._usage() if done else None,
         }  # fmt: skip
 
     def events(self) -> Iterator[bytes]:
-        made = self._responses_events() if self._operation == "responses" else self._chunk_events()
-        events = list(made)
-        if self._behaviour.broken:
-            events[len(events) // 2] = b'data: {"id": "broken", "choi\n\ndata: ]}\n\n: what\n\nnonsense\n\n'
-        if self._behaviour.newline == "crlf":
-            events = [event.replace(b"\n", b"\r\n") for event in events]
-        if self._behaviour.usage == "split":
-            events = [piece for event in events for piece in (_pieces(event, 7) if b'usage":{' in event else [event])]
-        if self._behaviour.split:
-            events = _pieces(b"".join(events), self._behaviour.split)
-        yield from events
+        return self._responses_events() if self._operation == "responses" else self._chunk_events()
 
     def _event(self, value: Any, name: str = "") -> bytes:
-        head = f"event: {name}\n".encode() if name else b""
-        return head + (b"data: " if self._behaviour.space else b"data:") + _encode(value) + b"\n\n"
+        return event(value, self._behaviour, name)
 
     def _chunk_events(self) -> Iterator[bytes]:
         chat = self._operation == "chat"
@@ -179,7 +132,7 @@ class _Writer:
         base: dict[str, Any] = {
             "id": f"chatcmpl-{self._number}" if chat else f"cmpl-{self._number}",
             "object": "chat.completion.chunk" if chat else "text_completion",
-            "created": _CREATED,
+            "created": CREATED,
             "model": self._model,
         }
 
@@ -201,13 +154,16 @@ class _Writer:
             yield chunk({"role": "assistant", "content": ""}, None, 0)
         for index, word in enumerate(self._words):
             yield chunk({"content": word}, None, index + 1)
+        if self._behaviour.no_finish:
+            return
         yield chunk({}, "stop", len(self._words))
         if wanted and usage not in ("none", "parts"):
             last = {**base, "choices": [], "usage": self._usage()}
             if usage == "huge":
                 last["padding"] = "x" * 70_000
             yield self._event(last)
-        yield b"data: [DONE]\n\n"
+        if not self._behaviour.no_done:
+            yield b"data: [DONE]\n\n"
 
     def _responses_events(self) -> Iterator[bytes]:
         item = f"msg_{self._number}"
@@ -219,12 +175,10 @@ class _Writer:
                 "output_index": 0, "content_index": 0, "delta": word, "logprobs": [],
             }  # fmt: skip
             yield self._event(delta, "response.output_text.delta")
+        if self._behaviour.no_finish:
+            return
         done = self._responses_json()
         if self._behaviour.usage == "none":
             done["usage"] = None
         completed = {"type": "response.completed", "sequence_number": len(self._words) + 1, "response": done}
         yield self._event(completed, "response.completed")
-
-
-def _pieces(raw: bytes, size: int) -> list[bytes]:
-    return [raw[start : start + size] for start in range(0, len(raw), size)]
