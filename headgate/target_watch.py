@@ -122,6 +122,12 @@ class TargetWatch:
 
     def refresh(self) -> None:
         """Bring the gauges up to date."""
+        for family in (
+            self._metrics.target_available,
+            self._metrics.target_seconds_left,
+            self._metrics.target_in_flight,
+        ):
+            family.clear()
         for cluster, report in self._health.snapshot().items():
             target = self._known.get(cluster)
             if target is None:

@@ -71,7 +71,7 @@ class WorkerReports:
         return Metrics().merged_exposition(found)
 
     async def status(self) -> Mapping[str, Any]:
-        """The first worker's status; the hash of the configuration only when all of them run it."""
+        """The first worker's status; the hash of the configuration only when all run it, targets of all together."""
         reports = await self._all()
         known = [report.status for report in reports if report is not None]
         if not known:
@@ -79,4 +79,26 @@ class WorkerReports:
         hashes = {one["config"]["hash"] for one in known}
         agreed = known[0]["config"]["hash"] if len(hashes) == 1 and len(known) == len(reports) else ""
         workers = [None if one is None else {"config": one.status["config"]["hash"]} for one in reports]
-        return {**known[0], "config": {**known[0]["config"], "hash": agreed}, "workers": workers}
+        targets = merged_targets([one.get("targets", {}) for one in known])
+        config = {**known[0]["config"], "hash": agreed}
+        return {**known[0], "config": config, "targets": targets, "workers": workers}
+
+
+_ADDED = ("served", "failed", "in_flight")
+
+
+def merged_targets(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Every target once: counts added up, and the state in which it is worst off."""
+    merged: dict[str, Any] = {}
+    for model, targets in reports[0].items():
+        merged[model] = []
+        for number, target in enumerate(targets):
+            same = [one[model][number] for one in reports if len(one.get(model, ())) > number]
+            worst = max(same, key=lambda one: (one.get("state") != "available", one.get("seconds_left") or 0.0))
+            merged[model].append({**worst, **{name: sum(one.get(name) or 0 for one in same) for name in _ADDED}})
+    shown = {one["target"]: one["served"] for targets in merged.values() for one in targets}
+    total = sum(shown.values())
+    for targets in merged.values():
+        for one in targets:
+            one["share"] = round(one["served"] / total, 3) if total else 0.0
+    return merged

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ _DECISION_BUCKETS = (25e-6, 50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01,
 _STORE_BUCKETS = (5e-6, 25e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
+Together: TypeAlias = Callable[[float, float], float]
 Snapshot: TypeAlias = Mapping[str, Sequence[Row]]  # a worker's series, by metric
 
 
@@ -66,10 +68,14 @@ class Metrics:
             "headgate_target_available", "1 if a target may be tried first, else 0.", *target, "target"
         )
         self.target_seconds_left = self._gauge(
-            "headgate_target_seconds_left", "Until a target that is left out is tried again.", *target, "target"
+            "headgate_target_seconds_left",
+            "Until a target that is left out is tried again.",
+            *target,
+            "target",
+            together=max,
         )
         self.target_in_flight = self._gauge(
-            "headgate_target_in_flight", "Requests on their way to a target.", *target, "target"
+            "headgate_target_in_flight", "Requests on their way to a target.", *target, "target", together=operator.add
         )
         self.decisions = self._counter(
             "headgate_decisions", "Decisions of ext_proc: forward, or the status of our answer.", "outcome"
@@ -110,8 +116,9 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
         return self._add(Family("counter", name, text, labels, Counter))
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Family[Gauge]:
-        return self._add(Family("gauge", name, text, labels, Gauge))
+    def _gauge(self, name: str, text: str, *labels: str, together: Together = min) -> Family[Gauge]:
+        """Of several workers the smallest value is shown, that of the worker that is worst off, unless said otherwise."""
+        return self._add(Family("gauge", name, text, labels, Gauge, together))
 
     def _histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> Family[Histogram]:
         self._bounds[name] = bounds
@@ -135,8 +142,8 @@ class Metrics:
     def merged_exposition(self, snapshots: Sequence[Snapshot]) -> bytes:
         """The series of several workers as one, in Prometheus' text format: added up.
 
-        Of a gauge the smallest value is shown: the worker that is worst off. What is said of the process and the
-        platform is of the process that is asked.
+        Gauges say themselves what they are together. What is said of the process and the platform is of the process
+        that is asked.
         """
         registry = CollectorRegistry()
         registry.register(_Families(self._merged(snapshots)))
@@ -152,7 +159,7 @@ class Metrics:
                 one.text,
                 one.label_names,
                 self._bounds.get(one.name, ()),
-                merge((snapshot.get(one.name, ()) for snapshot in snapshots), add=one.kind != "gauge"),
+                merge((snapshot.get(one.name, ()) for snapshot in snapshots), one.together),
             )
             for one in self._families
         ]

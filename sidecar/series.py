@@ -7,6 +7,7 @@ exposition. A family can be copied out and merged, so that several workers show 
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
@@ -82,7 +83,16 @@ SeriesT = TypeVar("SeriesT", bound=Series)
 class Family(Generic[SeriesT]):
     """All series of one metric, by the values of its labels."""
 
-    def __init__(self, kind: str, name: str, text: str, labels: Labels, make: Callable[[], SeriesT]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        text: str,
+        labels: Labels,
+        make: Callable[[], SeriesT],
+        together: Callable[[float, float], float] = operator.add,
+    ) -> None:
+        self.together = together  # what the values of two workers are, as one
         self.kind = kind
         self.name = name
         self.text = text
@@ -97,13 +107,17 @@ class Family(Generic[SeriesT]):
             found = self._series[values] = self._make()
         return found
 
+    def clear(self) -> None:
+        """Forget every series."""
+        self._series.clear()
+
     def rows(self) -> list[Row]:
         """Every series, to be shown or merged."""
         return [(labels, series.values()) for labels, series in self._series.items()]
 
 
-def merge(rows: Iterable[Iterable[Row]], *, add: bool) -> list[Row]:
-    """The series of several workers as one: added up, or (gauges) the smallest of each."""
+def merge(rows: Iterable[Iterable[Row]], together: Callable[[float, float], float]) -> list[Row]:
+    """The series of several workers as one, value by value."""
     merged: dict[Labels, list[float]] = {}
     for worker in rows:
         for given, values in worker:
@@ -111,10 +125,8 @@ def merge(rows: Iterable[Iterable[Row]], *, add: bool) -> list[Row]:
             before = merged.get(labels)
             if before is None:
                 merged[labels] = list(values)
-            elif add:
-                merged[labels] = [a + b for a, b in zip(before, values, strict=True)]
             else:
-                merged[labels] = [min(a, b) for a, b in zip(before, values, strict=True)]
+                merged[labels] = [together(a, b) for a, b in zip(before, values, strict=True)]
     return list(merged.items())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.metrics import Metrics
@@ -70,4 +72,4 @@ def test_merging_takes_lists_as_they_come_over_the_wire() -> None:
     counter.inc()
     rows = [(("a",), counter.values())]
     wire = [(["a"], [2.0])]
-    assert merge([rows, wire], add=True) == [(("a",), [3.0])]  # type: ignore[list-item]
+    assert merge([rows, wire], operator.add) == [(("a",), [3.0])]  # type: ignore[list-item]
