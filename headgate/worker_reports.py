@@ -92,7 +92,7 @@ def merged_targets(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     merged: dict[str, Any] = {}
     for model, targets in reports[0].items():
         merged[model] = []
-        for number, target in enumerate(targets):
+        for number in range(len(targets)):
             same = [one[model][number] for one in reports if len(one.get(model, ())) > number]
             worst = max(same, key=lambda one: (one.get("state") != "available", one.get("seconds_left") or 0.0))
             merged[model].append({**worst, **{name: sum(one.get(name) or 0 for one in same) for name in _ADDED}})

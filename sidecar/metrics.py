@@ -117,7 +117,7 @@ class Metrics:
         return self._add(Family("counter", name, text, labels, Counter))
 
     def _gauge(self, name: str, text: str, *labels: str, together: Together = min) -> Family[Gauge]:
-        """Of several workers the smallest value is shown, that of the worker that is worst off, unless said otherwise."""
+        """Of several workers the smallest value is shown, that of who is worst off, unless said otherwise."""
         return self._add(Family("gauge", name, text, labels, Gauge, together))
 
     def _histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> Family[Histogram]:
