@@ -41,12 +41,19 @@ class ConfigFile:
 
     def place(self, path: KeyPath) -> str:
         """`file:line` of `path`, or of its nearest parent that the file holds."""
+        found = self.holder(path)
+        return f"{self.name}:{self.lines[found] if found else 1}"
+
+    def holder(self, path: KeyPath) -> KeyPath:
+        """`path` as far as the file has it.
+
+        A section may have a shorter form than the one it is checked in: what the file left out is passed over.
+        """
         found: KeyPath = ()
         for part in path:
-            # A section may have a shorter form than the one it is checked in: what the file left out is passed over.
             if (*found, part) in self.lines:
                 found = (*found, part)
-        return f"{self.name}:{self.lines[found] if found else 1}"
+        return found
 
     def written(self, path: KeyPath) -> KeyPath:
         """`path` as the file has it: without the steps that only a longer form of it has."""

@@ -124,7 +124,7 @@ def _problem(detail: Any, model: type[BaseModel], file: ConfigFile, overrides: M
         known = _known_keys(model, path[:-1])
         return Problem(place, dotted(file.written(path)), "no such key", _suggest(str(path[-1]), known))
     if kind == "missing":
-        return Problem(place, dotted(file.written(path)), "is missing", f"add `{path[-1]}:` here")
+        return Problem(place, dotted((*file.holder(path), path[-1])), "is missing", f"add `{path[-1]}:` here")
     message = _PLAIN_WORDS.get(kind) or str(detail["msg"])
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     text, _, mend = message.partition(" | ")

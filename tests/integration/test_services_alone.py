@@ -106,4 +106,4 @@ def test_extproc_alone(tmp_path: Path) -> None:
         headers = {
             one.header.key: one.header.raw_value for one in replies[1].request_body.response.header_mutation.set_headers
         }
-        assert headers["x-headgate-route"].startswith(b"p@")
+        assert headers["x-headgate-route"].startswith(b"gpt-4o@")
