@@ -23,7 +23,7 @@ GRPC_TOOLS := grpcio-tools==1.80.*
 PROTOC := $(VENV)/protoc
 ARGS ?=
 
-.PHONY: help up test conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
+.PHONY: help up test faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -64,6 +64,9 @@ bench-peers: $(DEV) ## other gateways beside ours; installs them into bench/.pee
 
 bench-ablate: $(DEV) ## what each feature of our Envoy configuration costs
 	$(BIN)/python -m bench.ablate $(ARGS)
+
+faults: $(DEV) ## every fault of a provider against the real Envoy: who answered, after how long (ARGS="--write docs/fallback.md")
+	$(BIN)/python -m tests.faults $(ARGS)
 
 conformance: $(DEV) ## the cases of tests/ratelimit/conformance against envoyproxy/ratelimit (ARGS=path of its service_cmd)
 	$(BIN)/python -m tests.ratelimit.conformance.against_peer --binary $(ARGS)

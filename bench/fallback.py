@@ -1,0 +1,277 @@
+"""What a failed attempt costs: CPU, time, memory, and a thousand streams while a provider dies.
+
+One gateway, three providers. The failing target answers 409 (tried again, but nothing that takes a target out), so
+every request has exactly one failed attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from bench.cpu import Account, python_us
+from bench.gateway import base
+from bench.loadgen import Target, closed, paced
+from bench.machine import machine
+from bench.processes import Processes, free_port
+from bench.report import envoy_us, publish
+from bench.sheet import Sheet, Spread
+from bench.suite import Options
+from bench.workloads import KEY, PROMPT
+
+_CONNECTIONS = 32
+_RATE = 100.0
+_DETECTION = 0.2  # seconds of `timeouts.first_byte` in the arm whose first target hangs
+_MB = 1 << 20
+_COLUMNS = ("what", "seen", "figure", "reached")
+_PROVIDERS = ("a", "b", "c")
+
+
+def _config(ports: dict[str, int]) -> dict[str, Any]:
+    config = base(ports["a"])
+    config["providers"] = {
+        name: {"dialect": "openai", "base_url": f"http://127.0.0.1:{ports[name]}/v1", "api_key": f"key-{name}"}
+        for name in _PROVIDERS
+    }
+    config["providers"]["dead"] = {"dialect": "openai", "base_url": "http://127.0.0.1:9/v1"}
+
+    def three(first: dict[str, Any], **more: Any) -> dict[str, Any]:
+        rest = [{"provider": name, "model": "good", "priority": 1} for name in ("b", "c")]
+        return {"targets": [first, *rest], "attempts": 3, **more}
+
+    conflict = {"provider": "a", "model": "fake:status=409"}
+    config["models"] = {
+        "one": {"provider": "b", "model": "good"},
+        "three": three({"provider": "a", "model": "good"}),
+        "failing": three(conflict),
+        "hanging": three({"provider": "a", "model": "fake:hang=true"}, timeouts={"first_byte": _DETECTION}),
+        "large": three({"provider": "a", "model": "fake:status=409"}),
+        "large-one": {"provider": "b", "model": f"fake:size={10 * _MB}"},
+        "streams": [{"provider": name, "model": "good"} for name in _PROVIDERS],
+    }
+    config["models"]["large"]["targets"][1]["model"] = f"fake:size={10 * _MB}"
+    return config
+
+
+class _Gateway:
+    """A running `headgate up` and its providers."""
+
+    def __init__(self) -> None:
+        self.processes = Processes()
+        self.port, self.admin = free_port(), free_port()
+        self.providers: dict[str, psutil.Process] = {}
+        ports = {name: free_port() for name in _PROVIDERS}
+        for name, port in ports.items():
+            command = [sys.executable, "-m", "headgate", "fake-provider", "--port", str(port), "--no-record"]
+            self.providers[name] = self.processes.spawn(command)
+        for port in ports.values():
+            self.processes.until_listening(port)
+        path = self.processes.folder / "headgate.yaml"
+        config = {**_config(ports), "listen": f"127.0.0.1:{self.port}", "admin": f"127.0.0.1:{self.admin}"}
+        config["max_body"] = "32MiB"
+        config["log"] = {"requests": False, "level": "error"}
+        path.write_text(yaml.safe_dump(config))
+        up = self.processes.spawn([sys.executable, "-m", "headgate", "up", "-c", str(path)])
+        self.processes.until_ok(f"http://127.0.0.1:{self.admin}/readyz")
+        children = up.children(recursive=True)
+        self.envoy = next(one for one in children if "bootstrap.json" in " ".join(one.cmdline()))
+        self.sidecar = next(one for one in children if " serve " in " ".join(one.cmdline()))
+
+    @property
+    def roles(self) -> dict[str, psutil.Process]:
+        return {"envoy": self.envoy, "python": self.sidecar}
+
+    def target(self, model: str, *, stream: bool = False, chunks: int = 0, pad: int = 0, delay: int = 0) -> Target:
+        """Requests for `model`; `pad` makes the body so many bytes longer."""
+        body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": PROMPT + "x" * pad}]}
+        if stream:
+            body.update(stream=True, stream_options={"include_usage": True})
+        raw = json.dumps(body).encode()
+        fake = f"chunks={chunks},chunk_delay_ms={delay}" if stream else ""
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+            f"x-fake: {fake}\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
+        )
+        return Target("127.0.0.1", self.port, (head.encode() + raw,), chunks + 4 if stream else 0)
+
+
+def main(options: Options, folder: Path, console: Console) -> bool:
+    """Run it and report. Returns whether a request failed."""
+    gateway = _Gateway()
+    try:
+        rows = asyncio.run(_rows(gateway, options))
+    finally:
+        gateway.processes.stop()
+    notes = [
+        f"Medians (lowest-highest) of {options.rounds} rounds of {options.seconds:g} s, in one gateway, in turn. CPU: user"
+        " and system, all threads, per request; Python includes what it makes of Envoy's logs of requests and attempts.",
+    ]
+    failed = any("failed" in row[1] for row in rows)
+    shown = Sheet(f"What a failed attempt costs; {machine()}", _COLUMNS, tuple(rows), tuple(notes))
+    publish("fallback", shown, {"options": options.as_json(), "rows": rows}, folder, console)
+    return failed
+
+
+async def _rows(gateway: _Gateway, options: Options) -> list[tuple[str, ...]]:
+    cpu: dict[str, list[dict[str, float]]] = {"one": [], "three": [], "failing": []}
+    delays: dict[str, list[float]] = {"one": [], "failing": [], "hanging": []}
+    failures = 0
+    for _ in track(range(options.rounds), "failed attempts", transient=True):
+        for model, found in cpu.items():
+            target = gateway.target(model)
+            await closed(target, connections=_CONNECTIONS, seconds=0.3)
+            account = Account(gateway.roles)
+            load = await closed(target, connections=_CONNECTIONS, seconds=options.seconds)
+            await asyncio.sleep(1.2)  # the logs of the last ones
+            found.append(account.us_per(load.done))
+            failures += load.failed
+        for model, medians in delays.items():
+            slow = await paced(gateway.target(model), rate=_RATE, connections=64, seconds=options.seconds)
+            medians.append(statistics.median(slow.latencies) * 1e3)
+            failures += slow.failed
+    rows = [*_cpu_rows(cpu), *_delay_rows(delays)]
+    rows += [
+        await _large(gateway, "large-one", "one attempt"),
+        await _large(gateway, "large", "a failed attempt first"),
+    ]
+    rows.append(await _many_streams(gateway, options))
+    if failures:
+        rows.append(("requests", f"{failures} failed", "0", "NO"))
+    return rows
+
+
+def _cpu_rows(cpu: dict[str, list[dict[str, float]]]) -> list[tuple[str, ...]]:
+    def ratio(model: str, part: Any) -> Spread:
+        return Spread.of([part(own) / part(alone) for own, alone in zip(cpu[model], cpu["one"], strict=True)])
+
+    rows: list[tuple[str, ...]] = []
+    for model, words in (
+        ("one", "one target"),
+        ("three", "three targets"),
+        ("failing", "three targets, one failed attempt"),
+    ):
+        python = Spread.of([python_us(one) for one in cpu[model]])
+        envoy = Spread.of([envoy_us(one) for one in cpu[model]])
+        share = ratio(model, python_us)
+        figure = "within 1.15" if model == "failing" else "-"
+        reached = ("yes" if share.median <= 1.15 else "NO") if model == "failing" else "-"
+        rows.append(
+            (
+                f"CPU per request, {words}",
+                f"Python {python:.0f} us ({share:.2f}), Envoy {envoy:.0f} us",
+                figure,
+                reached,
+            )
+        )
+    return rows
+
+
+def _delay_rows(delays: dict[str, list[float]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for model, detection, words in (("failing", 0.0, "an answer at once"), ("hanging", _DETECTION, "no answer")):
+        added = Spread.of(
+            [own - alone - detection * 1e3 for own, alone in zip(delays[model], delays["one"], strict=True)]
+        )
+        reached = "yes" if added.median < 5 else "NO"
+        rows.append(
+            (f"failover after {words}, beyond detection, at {_RATE:g}/s (p50)", f"{added:.2f} ms", "5 ms", reached)
+        )
+    return rows
+
+
+async def _large(gateway: _Gateway, model: str, words: str) -> tuple[str, ...]:
+    """A request of 20 MB and its answer of 10 MB, once; memory before, at most, and afterwards."""
+    target = gateway.target(model, pad=20 * _MB - 4096)
+    before = _rss(gateway)
+    most = dict(before)
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        while not done.is_set():
+            for role, mb in _rss(gateway).items():
+                most[role] = max(most[role], mb)
+            await asyncio.sleep(0.005)
+
+    watcher = asyncio.create_task(watch())
+    started = time.perf_counter()
+    load = await closed(target, connections=1, seconds=30, count=1)
+    seconds = time.perf_counter() - started
+    done.set()
+    await watcher
+    await asyncio.sleep(3)
+    after = _rss(gateway)
+    growth = {role: most[role] - before[role] for role in before}
+    size = 20.0 if not load.failed else 0.0
+    words_seen = (
+        f"Envoy +{growth['envoy']:.0f} MB, Python +{growth['python']:.0f} MB, afterwards "
+        f"+{after['envoy'] - before['envoy']:.0f} and +{after['python'] - before['python']:.0f}; {seconds:.2f} s"
+    )
+    if load.failed:
+        return (f"20 MB in, 10 MB out, {words}", f"failed: {load.complaint}", "passes", "NO")
+    limit = 3 * (size + 10)
+    reached = "yes" if max(growth.values()) < limit else "NO"
+    return (f"20 MB in, 10 MB out, {words}", words_seen, f"each below {limit:.0f} MB", reached)
+
+
+def _rss(gateway: _Gateway) -> dict[str, float]:
+    return {role: process.memory_info().rss / 1e6 for role, process in gateway.roles.items()}
+
+
+async def _many_streams(gateway: _Gateway, options: Options) -> tuple[str, ...]:
+    """As many paced streams at once as the machine carries; one provider is killed in the middle."""
+    streams, chunks, delay = 1000, 100, 10
+    clients = [_Stream(gateway.target("streams", stream=True, chunks=chunks, delay=delay)) for _ in range(streams)]
+    loop = asyncio.get_running_loop()
+    loop.call_later(2.0, gateway.providers["a"].kill)
+    outcomes = await asyncio.gather(*(client.run() for client in clients))
+    late = sorted(gap for client in clients for gap in client.gaps)
+    whole = outcomes.count("whole")
+    p99 = late[int(len(late) * 0.99)] * 1e3 - delay if late else 0.0
+    return (
+        f"{streams} streams at once, {delay} ms between chunks, one provider killed",
+        f"{whole} whole, {outcomes.count('cut')} cut, {outcomes.count('lost')} lost; gap p99 +{p99:.1f} ms",
+        "none lost; p99 +5 ms",
+        "yes" if not outcomes.count("lost") and p99 < 5 else "NO",
+    )
+
+
+class _Stream:
+    """One client of a paced stream."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.gaps: list[float] = []
+
+    async def run(self) -> str:
+        """`whole`, `cut` (begun, then broken off) or `lost` (never begun)."""
+        try:
+            reader, writer = await asyncio.open_connection(self._target.host, self._target.port)
+            writer.write(self._target.requests[0])
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (OSError, asyncio.IncompleteReadError):
+            return "lost"
+        if not head.startswith(b"HTTP/1.1 200"):
+            writer.close()
+            return "lost"
+        last, tail = time.perf_counter(), b""
+        try:
+            while data := await reader.read(65536):
+                now = time.perf_counter()
+                self.gaps.append(now - last)
+                last, tail = now, (tail + data)[-64:]
+                if tail.endswith(b"0\r\n\r\n"):
+                    break
+        except OSError:
+            pass
+        writer.close()
+        return "whole" if b"[DONE]" in tail else "cut"
