@@ -22,8 +22,8 @@ class Behaviour:
     chunk_delay_ms: int = 0  # between chunks
     hang: bool = False  # never answers
     reset: str = ""  # cuts the connection: before | headers | body
-    stall_after: int = -1  # so many chunks, then silence
-    truncate_after: int = -1  # so many chunks, then a clean end of the connection
+    stall_after: int = -1  # so many chunks (of a whole answer half of it), then silence
+    truncate_after: int = -1  # so many chunks (or half), then a clean end of the connection
     no_done: bool = False  # a stream without `[DONE]`, its body properly ended
     no_finish: bool = False  # a stream that ends behind its last word: no finish reason, no usage, no `[DONE]`
     close: bool = False  # closes after a whole answer
@@ -41,6 +41,7 @@ class Behaviour:
     text: str = ""  # the words of the answer, instead of made-up ones ("+" for a space)
     flagged: bool = False  # what a moderation finds
     health: int = 200  # what GET /health answers; nothing else changes that
+    tag: str = ""  # changes nothing: names a request, or makes two models of one behaviour
     echo: bool = False  # tells what it received on paths it does not know, instead of 404
 
     @classmethod

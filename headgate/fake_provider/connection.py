@@ -8,7 +8,7 @@ import gzip
 import socket
 import struct
 from collections import deque
-from functools import lru_cache, partial
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -20,6 +20,7 @@ from headgate.fake_provider.realtime import Realtime, accepted, is_handshake
 from headgate.fake_provider.recorder import Received, Recorder
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
+_SWITCHING = 101
 _CUT_AFTER_MS = 10  # what was written before a reset must be out
 Headers = tuple[tuple[str, str], ...]
 
@@ -162,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(milliseconds / 1000, call, *arguments)
 
     def _send(self, received: Received, answer: Answer, behaviour: Behaviour, keep_alive: bool) -> None:
-        if answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        if answer.status == _SWITCHING:
             self._switch(received, behaviour)
             return
         headers: Headers = (("content-type", answer.content_type), *_told(behaviour))
@@ -182,26 +183,30 @@ class Connection(asyncio.Protocol):
             self._cut()
             return
         self._busy = True
-        if behaviour.first_chunk_delay_ms:
+        late = behaviour.first_chunk_delay_ms
+        if answer.stream or late:
             self._write(head)
             head = b""
-        if answer.stream:
-            self._write(head)
-            send = partial(self._stream, received, answer.pieces, 0, behaviour, keep_alive)
+        if late and answer.stream:
+            self._later(late, self._stream, received, answer.pieces, 0, behaviour, keep_alive)
+        elif late:
+            self._later(late, self._whole, head, body, behaviour, keep_alive)
+        elif answer.stream:
+            self._stream(received, answer.pieces, 0, behaviour, keep_alive)
         else:
-            send = partial(self._whole, head, body, behaviour, keep_alive)
-        if behaviour.first_chunk_delay_ms:
-            self._later(behaviour.first_chunk_delay_ms, send)
-        else:
-            send()
+            self._whole(head, body, behaviour, keep_alive)
 
     def _whole(self, head: bytes, body: bytes, behaviour: Behaviour, keep_alive: bool) -> None:
-        if behaviour.reset == "body":
-            self._write(head + body[: len(body) // 2])
-            self._cut()
+        broken_off = behaviour.reset == "body" or behaviour.stall_after >= 0 or behaviour.truncate_after >= 0
+        if not broken_off:
+            self._write(head + body)
+            self._finish(keep_alive)
             return
-        self._write(head + body)
-        self._finish(keep_alive)
+        self._write(head + body[: len(body) // 2])
+        if behaviour.reset == "body":
+            self._cut()
+        elif behaviour.stall_after < 0:
+            self._close()
 
     def _stream(
         self, received: Received, pieces: tuple[bytes, ...], start: int, behaviour: Behaviour, keep_alive: bool
@@ -236,7 +241,7 @@ class Connection(asyncio.Protocol):
         self._finish(keep_alive)
 
     def _switch(self, received: Received, behaviour: Behaviour) -> None:
-        self._write(self._head(101, accepted(received), None, chunked=False))
+        self._write(self._head(_SWITCHING, accepted(received), None, chunked=False))
         if behaviour.reset == "headers":
             self._cut()
             return
@@ -251,13 +256,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _head(self, status: int, headers: Headers, length: int | None, *, chunked: bool = True) -> bytes:
-        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}", f"x-fake-provider: {self._provider.name}"]
-        if length is not None:
-            lines.append(f"content-length: {length}")
-        elif chunked:
-            lines.append("transfer-encoding: chunked")
-        lines += [f"{name}: {value}" for name, value in headers]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        return _head((("x-fake-provider", self._provider.name), *headers), status, length, chunked)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and data:
@@ -278,6 +277,16 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._waiting:
             asyncio.get_running_loop().call_soon(self._next)
+
+
+@lru_cache(maxsize=256)
+def _head(headers: Headers, status: int, length: int | None, chunked: bool) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}", *(f"{name}: {value}" for name, value in headers)]
+    if length is not None:
+        lines.append(f"content-length: {length}")
+    elif chunked:
+        lines.append("transfer-encoding: chunked")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 @lru_cache(maxsize=64)

@@ -19,8 +19,9 @@ _MAX_FRAME = 1 << 24
 
 def is_handshake(received: Received) -> bool:
     """Whether a request opens a WebSocket."""
-    upgrade = (received.header("upgrade") or "").lower()
-    return received.method == "GET" and upgrade == "websocket" and received.header("sec-websocket-key") is not None
+    if received.method != "GET" or received.header("sec-websocket-key") is None:
+        return False
+    return (received.header("upgrade") or "").lower() == "websocket"
 
 
 def accepted(received: Received) -> tuple[tuple[str, str], ...]:

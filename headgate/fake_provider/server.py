@@ -22,6 +22,7 @@ from headgate.fake_provider.stored import Stored
 _CACHE_SIZE = 256
 _CACHED_BODY = 65_536
 _ECHOED = 65_536
+_CONTROLLED = ("/__fake/", "/health")
 
 
 class FakeProvider:
@@ -48,7 +49,7 @@ class FakeProvider:
         self._server: asyncio.Server | None = None
         self._sequence = Sequence()
         self._stored = Stored()
-        self._cache: dict[tuple[str, bytes, str, str], tuple[Answer, Behaviour]] = {}
+        self._cache: dict[tuple[str, bytes, str], tuple[Answer, Behaviour]] = {}
 
     @property
     def base_url(self) -> str:
@@ -99,6 +100,8 @@ class FakeProvider:
 
     def control(self, received: Received) -> Answer | None:
         """The answer to what is for the tool itself, and to health checks; None for everything else."""
+        if not received.path.startswith(_CONTROLLED) and received.path.partition("?")[0] != "/":
+            return None
         path, method = received.path.partition("?")[0], received.method
         if path in ("/", "/health") and method in ("GET", "HEAD"):
             self.checks.add(received)
@@ -119,10 +122,11 @@ class FakeProvider:
 
     def decide(self, received: Received) -> tuple[Answer, Behaviour]:
         """The answer to a request, and how it is to be sent."""
-        if self.requests.on or len(received.body) > _CACHED_BODY or received.method != "POST":
+        body = received.body
+        if self.requests.on or received.method != "POST" or not body.startswith(b"{") or len(body) > _CACHED_BODY:
             answer, behaviour, _ = self._decide(received)
             return answer, behaviour
-        key = (received.path, received.body, received.header("x-fake") or "", received.header("content-type") or "")
+        key = (received.path, body, received.header("x-fake") or "")
         if key in self._cache:
             return self._cache[key]
         answer, behaviour, same = self._decide(received)

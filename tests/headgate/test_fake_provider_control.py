@@ -176,3 +176,9 @@ def test_nothing_counted_is_answered_from_memory() -> None:
         assert [ask(made).status for _ in range(2)] == [200, 200]
         made.behave("status=429")
         assert ask(made).status == 429
+
+
+@pytest.mark.parametrize("fake", ["truncate_after=0", "reset=body"])
+def test_a_whole_answer_may_end_in_its_middle(provider: ProviderThread, fake: str) -> None:
+    answer = ask(provider, f"{fake},tag=any")
+    assert 0 < len(answer.body) < int(answer.header("content-length") or 0)

@@ -52,6 +52,7 @@ def test_images_in_events(client: OpenAI) -> None:
     assert events[-1].usage.total_tokens == 102
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_images_that_are_edited_and_varied_come_as_forms(client: OpenAI, provider: ProviderThread) -> None:
     edited = client.images.edit(model="gpt-image-1", prompt="more", image=[b"one", b"two"])
     assert edited.usage is not None
@@ -116,6 +117,7 @@ def test_transcriptions_as_text_and_with_more(client: OpenAI) -> None:
     assert more.duration == 1
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_translations(client: OpenAI) -> None:
     assert client.audio.translations.create(model="whisper-1", file=b"x").text.startswith("Hello")
 
