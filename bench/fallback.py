@@ -113,8 +113,8 @@ def main(options: Options, folder: Path, console: Console) -> bool:
     finally:
         gateway.processes.stop()
     notes = [
-        f"Medians (lowest-highest) of {options.rounds} rounds of {options.seconds:g} s, in one gateway, in turn. CPU: user"
-        " and system, all threads, per request; Python includes what it makes of Envoy's logs of requests and attempts.",
+        f"Medians (lowest-highest) of {options.rounds} rounds of {options.seconds:g} s, in one gateway, in turn. "
+        "CPU: user and system, all threads, per request; Python's includes what it makes of Envoy's logs.",
     ]
     failed = any("failed" in row[1] for row in rows)
     shown = Sheet(f"What a failed attempt costs; {machine()}", _COLUMNS, tuple(rows), tuple(notes))

@@ -59,6 +59,7 @@ def _model_routes(settings: Settings, policy: Policy, made: ModelSettings, model
     attempts = attempts_of(made, model.targets)
     retries = _retries(made.retry_on, attempts, timeouts, idle, several=len(model.targets) > 1)
     found = [_route(settings, policy, model, "", retries, timeouts.total)]
+    found[0]["route"].update(_net(timeouts, idle, attempts))
     if any(target.realtime for target in model.targets):
         opening = {"retry_on": _CONNECT, "num_retries": attempts - 1}
         if len(model.targets) > 1:
@@ -145,9 +146,25 @@ def _retries(triggers: list[str], attempts: int, timeouts: TimeoutSettings, idle
     }
     if statuses:
         policy["retriable_status_codes"] = sorted(set(statuses))
-    if timeouts.first_byte:
-        policy["per_try_timeout"] = seconds(timeouts.first_byte)
+    if _first_byte(timeouts, idle):
+        policy["per_try_timeout"] = seconds(_first_byte(timeouts, idle))
     return policy
+
+
+def _first_byte(timeouts: TimeoutSettings, idle: float) -> float:
+    """The deadline of the first byte, 0 where `idle` comes no later and says it already."""
+    return timeouts.first_byte if timeouts.first_byte and timeouts.first_byte < idle else 0.0
+
+
+def _net(timeouts: TimeoutSettings, idle: float, attempts: int) -> Json:
+    """A second look at streams that stall.
+
+    When Envoy's per_try_timeout passes after the answer has begun, it is ignored, but takes the timer of
+    per_try_idle_timeout with it until the next byte: a stream that stalls around that moment would never be cut (seen
+    with 1.40). The route's own idle timer does that then; it must be longer than all attempts' silence.
+    """
+    first_byte = _first_byte(timeouts, idle)
+    return {"idle_timeout": seconds(max(idle, attempts * first_byte) + 1)} if first_byte else {}
 
 
 def _served_by(model: Model) -> tuple[Json, ...]:

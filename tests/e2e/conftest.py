@@ -39,6 +39,10 @@ def shared_house() -> Iterator[House]:
                 ],
                 "llama": {"provider": "local", "model": "llama-3"},
                 "gone": {"provider": "down"},
+                "hasty": {
+                    "targets": [{"provider": "local", "model": "llama-3"}],
+                    "timeouts": {"first_byte": 0.5, "idle": 1},
+                },
             },
             "keys": [
                 key_entry("team-a"),

@@ -51,6 +51,14 @@ def test_a_stream_that_stalls_is_cut_after_the_idle_timeout(house: House) -> Non
     assert 0.8 < time.monotonic() - started < 5
 
 
+def test_a_stall_when_the_first_bytes_deadline_passes_is_cut_too(house: House) -> None:
+    """Envoy drops its idle timer then: the route's own ends the stream."""
+    started = time.monotonic()
+    answer = ask(house, "stall_after=3", model="hasty", stream=True)
+    assert answer.status == 200
+    assert 0.8 < time.monotonic() - started < 4
+
+
 def test_a_slow_but_living_stream_is_not_cut(house: House) -> None:
     answer = ask(house, "chunks=6,chunk_delay_ms=300", stream=True)
     assert b"[DONE]" in answer.body
