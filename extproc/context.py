@@ -88,6 +88,10 @@ class Exchange:
     chunks: bool = False  # the answer is a stream of chat chunks
     strip_usage: bool = False
 
+    def forget_body(self) -> None:
+        """The decision is made: what was read of the body is not needed any more, and may be large."""
+        self.raw_body, self.body, self.form, self.rewritten = b"", None, None, None
+
     @property
     def target(self) -> Target | None:
         """Who is tried first; None until that is decided."""

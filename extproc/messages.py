@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
@@ -16,18 +17,32 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     BodyResponse,
     CommonResponse,
     HeaderMutation,
+    HttpBody,
     HttpHeaders,
     ImmediateResponse,
+    ProcessingRequest,
     ProcessingResponse,
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.protobuf.struct_pb2 import Struct
 
 from extproc.context import Facts, Forward, MetadataValue, Reply, RequestHeaders
-from sidecar.protowire import Encoded, number, piece, struct_number, struct_of, struct_text, struct_true
+from sidecar.protowire import (
+    Encoded,
+    head,
+    number,
+    piece,
+    read_head,
+    struct_number,
+    struct_of,
+    struct_text,
+    struct_true,
+)
 
 _REQUEST_HEADERS = number(ProcessingResponse, "request_headers")
 _REQUEST_BODY = number(ProcessingResponse, "request_body")
+_REQUEST_FIELD = number(ProcessingRequest, "request_body")
+_HTTP_BODY = number(HttpBody, "body")
 _METADATA = number(ProcessingResponse, "dynamic_metadata")
 _RESPONSE = number(BodyResponse, "response")
 _HEADER_MUTATION = number(CommonResponse, "header_mutation")
@@ -52,6 +67,53 @@ def _need_body() -> ProcessingResponse:
 
 
 NEED_BODY = Encoded(_need_body().SerializeToString())
+
+
+_LARGE = 1 << 18  # bytes of a message that is not made an object of
+
+
+class Request:
+    """What Envoy sends. Of a large body only one copy is made: as an object, a message holds a second one."""
+
+    @staticmethod
+    def FromString(payload: bytes) -> Any:  # noqa: N802 - the name that messages have
+        """The message, or a `LargeBody`. Raises `DecodeError`."""
+        body = _large_body(payload) if len(payload) >= _LARGE else None
+        return ProcessingRequest.FromString(payload) if body is None else body
+
+
+class LargeBody:
+    """A `request_body` message that is read once: who takes the body holds the only copy."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def WhichOneof(self, _name: str) -> str:  # noqa: N802 - the name that messages have
+        """As messages say it."""
+        return "request_body"
+
+    @property
+    def request_body(self) -> LargeBody:
+        """As messages have it."""
+        return self
+
+    @property
+    def body(self) -> bytes:
+        """The bytes; nothing is left here."""
+        body, self._body = self._body, b""
+        return body
+
+
+def _large_body(payload: bytes) -> LargeBody | None:
+    """The body, where the message begins with it as Envoy writes it; None leaves the message to protobuf."""
+    found = read_head(payload, 0)
+    if found is None or found[0] != _REQUEST_FIELD:
+        return None
+    _, start, end = found
+    inner = read_head(payload, start)
+    if inner is None or inner[0] != _HTTP_BODY or inner[2] > end:
+        return None
+    return LargeBody(payload[inner[1] : inner[2]])
 
 
 def read_headers(message: HttpHeaders) -> RequestHeaders:
@@ -101,11 +163,22 @@ def write_reply(reply: Reply, facts: Facts) -> Encoded:
 
 def write_forward(forward: Forward, facts: Facts, *, on_headers: bool = False) -> Encoded:
     """The reply to the headers or to the buffered body: mutations, metadata, and a fresh route."""
-    common = piece(_HEADER_MUTATION, _mutation(forward.set_headers, forward.remove_headers)) + _FRESH_ROUTE
-    if forward.body is not None:
-        common += piece(_BODY_MUTATION, piece(_BODY, forward.body))
     phase = _REQUEST_HEADERS if on_headers else _REQUEST_BODY
-    return Encoded(piece(phase, piece(_RESPONSE, common)) + _metadata(facts, forward.order))
+    common = piece(_HEADER_MUTATION, _mutation(forward.set_headers, forward.remove_headers)) + _FRESH_ROUTE
+    metadata = _metadata(facts, forward.order)
+    if forward.body is None:
+        return Encoded(piece(phase, piece(_RESPONSE, common)) + metadata)
+    # Joined once: a body may be large.
+    heads, size = [], len(forward.body)
+    for field in (_BODY, _BODY_MUTATION):
+        heads.append(head(field, size))
+        size += len(heads[-1])
+    size += len(common)
+    for field in (_RESPONSE, phase):
+        heads.append(head(field, size))
+        size += len(heads[-1])
+    inner, outer, response, whole = heads
+    return Encoded(b"".join((whole, response, common, outer, inner, forward.body, metadata)))
 
 
 def _metadata(facts: Facts, order: tuple[str, ...] = ()) -> bytes:

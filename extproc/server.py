@@ -60,6 +60,7 @@ class _Stream:
             self._exchange, outcome = self._processor.on_headers(messages.read_headers(message.request_headers))
         elif phase == "request_body" and self._exchange is not None:
             outcome = self._processor.on_body(self._exchange, message.request_body.body)
+            self._exchange.forget_body()
         else:
             raise RpcError(StatusCode.FAILED_PRECONDITION, f"not asked for in this order: {phase}")
         exchange = self._exchange
@@ -130,4 +131,4 @@ def external_processor(
     def opened(_context: CallContext) -> _Stream:
         return _Stream(processor, clock, observer, limits)
 
-    return Service(SERVICE, (StreamMethod("Process", ProcessingRequest, opened),))
+    return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

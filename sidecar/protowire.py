@@ -60,6 +60,32 @@ def piece(field: int, payload: bytes) -> bytes:
     return (_HEADS[field] if field < 16 else tag(field)) + (_SMALL[size] if size < 1 << 14 else varint(size)) + payload
 
 
+def head(field: int, size: int) -> bytes:
+    """What stands before a field that holds `size` bytes."""
+    return tag(field) + varint(size)
+
+
+def read_head(payload: bytes, start: int) -> tuple[int, int, int] | None:
+    """The field at `start` that holds bytes: its number, and where they begin and end; None when it is none."""
+    kind, at = _read_varint(payload, start)
+    size, at = _read_varint(payload, at)
+    if kind & 7 != _BYTES or at < 0 or at + size > len(payload):
+        return None
+    return kind >> 3, at, at + size
+
+
+def _read_varint(payload: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends; -1 when it does not."""
+    value = shift = 0
+    while 0 <= at < len(payload) and shift < 64:
+        byte = payload[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+    return 0, -1
+
+
 # google.protobuf.Struct: fields (1) is a map of name (1) to Value (2); a Value is a number (2), text (3), a boolean (4)
 # or a Struct (5).
 

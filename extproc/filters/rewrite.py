@@ -48,8 +48,7 @@ def _rewrite_alike(exchange: Exchange) -> None:
     assert target is not None
     changes = _changes(exchange, target)
     if changes or body.ambiguous:
-        fields = {**body.fields, **changes}
-        exchange.rewritten = b"{" + openai.encode_members(_present(fields)) + b"}"
+        exchange.rewritten = openai.encode(_present({**body.fields, **changes}))
 
 
 def _rewrite_each(exchange: Exchange) -> None:
@@ -60,16 +59,15 @@ def _rewrite_each(exchange: Exchange) -> None:
     targets = [model.targets[index] for index in exchange.order]
     changes = {index: _changes(exchange, model.targets[index]) for index in set(exchange.order)}
     differing = {"model"}.union(*changes.values())
-    rest = body.members(differing, others=True)
-    kept = {name: openai.compact(raw) for name, raw in body.fields.items() if name in differing}
-    heads = {
-        index: openai.encode_members(_present({**kept, **changes[index]})) + (b"," if rest else b"")
-        for index in changes
-    }
-    first = heads[exchange.order[0]]
-    exchange.rewritten = b"{" + first + rest + b"}"
-    texts = [heads[index].decode() for index in exchange.order]
-    exchange.later_attempts = _later(exchange, targets, texts, 1, len(first), len(exchange.rewritten))
+    own, rest = body.split(differing)
+    kept = {name: openai.compact(raw) for name, raw in own.items()}
+    heads = {index: _present({**kept, **changes[index]}) for index in changes}
+    exchange.rewritten = openai.encode({**heads[exchange.order[0]], **rest})
+    comma = "," if rest else ""
+    written = {index: openai.encode_members(head).decode() + comma for index, head in heads.items()}
+    texts = [written[index] for index in exchange.order]
+    length = len(texts[0].encode())
+    exchange.later_attempts = _later(exchange, targets, texts, 1, length, len(exchange.rewritten))
 
 
 def _rewrite_form(exchange: Exchange) -> None:

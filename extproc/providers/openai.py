@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +15,8 @@ from extproc.errors import Rejected
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
+_UTF8 = codecs.getincrementaldecoder("utf-8")
+_PIECE = 1 << 18  # bytes looked at together
 # The fields that decisions are made of, as they stand in a body.
 _DECISIVE = tuple(
     (name, f'"{name}"'.encode())
@@ -92,14 +95,15 @@ class Body:
         raw = self.fields.get(name)
         return None if raw is None else _VALUE.decode(raw)
 
-    def encode(self) -> bytes:
-        """The body as JSON; values that were not set are byte for byte what the client sent."""
-        return _ENCODER.encode(self.fields)
+    def split(self, names: Container[str]) -> tuple[dict[str, msgspec.Raw], dict[str, msgspec.Raw]]:
+        """The fields of these names, and all others."""
+        chosen = {name: raw for name, raw in self.fields.items() if name in names}
+        return chosen, {name: raw for name, raw in self.fields.items() if name not in chosen}
 
-    def members(self, names: Container[str], *, others: bool = False) -> bytes:
-        """The fields of these names, or all others, as they stand between the braces of an object."""
-        chosen = {name: raw for name, raw in self.fields.items() if (name in names) is not others}
-        return encode_members(chosen)
+
+def encode(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    """Fields as a body; every value stays byte for byte what it was."""
+    return _ENCODER.encode(fields)
 
 
 def encode_members(fields: Mapping[str, msgspec.Raw]) -> bytes:
@@ -125,10 +129,7 @@ def parse(raw: bytes) -> Body:
     """The top level of a JSON object. Raises `Rejected` (400) for everything else."""
     if not raw or raw.isspace():
         raise _bad_body("The request body is empty: send a JSON object.")
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _bad_body(f"The request body is not valid UTF-8 (byte {error.start}).") from error
+    _check_utf8(raw)
     try:
         fields = _FIELDS.decode(raw)
     except msgspec.ValidationError as error:
@@ -139,6 +140,17 @@ def parse(raw: bytes) -> Body:
         if len(name) == 5 and name != "model" and name.casefold() == "model":
             raise _bad_body(f"The key '{name}' is ambiguous: write 'model' in lower case.", "model", "invalid_key")
     return Body(fields, len(raw), _is_ambiguous(raw, fields))
+
+
+def _check_utf8(raw: bytes) -> None:
+    """Piece by piece: as one text a large body would take up to four times its size."""
+    decoder = _UTF8()
+    for start in range(0, len(raw), _PIECE):
+        try:
+            decoder.decode(raw[start : start + _PIECE] if len(raw) > _PIECE else raw, start + _PIECE >= len(raw))
+        except UnicodeDecodeError as error:
+            at = start + error.start
+            raise _bad_body(f"The request body is not valid UTF-8 (byte {at}).") from error
 
 
 def _is_ambiguous(raw: bytes, fields: dict[str, msgspec.Raw]) -> bool:

@@ -191,7 +191,8 @@ class Call:
             connection.write(wire.reply_headers(self.stream))
         if self._outbox is None:
             self._outbox = bytearray()
-        self._outbox += wire.message(payload)
+        self._outbox += wire.message_head(payload)
+        self._outbox += payload
         self._drain(self._outbox)
 
     def pump(self) -> None:

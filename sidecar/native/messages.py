@@ -42,9 +42,14 @@ class Assembler:
             end = wire.MESSAGE_HEAD_SIZE + length
             if end > len(self._bytes):
                 return
-            payload = bytes(self._bytes[wire.MESSAGE_HEAD_SIZE : end])
-            del self._bytes[:end]
-            yield decompress(compressed, payload, self._encoding, self._limit) if compressed else payload
+            yield self._take(compressed, end)
+
+    def _take(self, compressed: int, end: int) -> bytes:
+        """The message in front. It may be large, so it is copied once and nothing here holds on to it."""
+        with memoryview(self._bytes) as view:
+            payload = bytes(view[wire.MESSAGE_HEAD_SIZE : end])
+        del self._bytes[:end]
+        return decompress(compressed, payload, self._encoding, self._limit) if compressed else payload
 
 
 def decompress(flag: int, payload: bytes, encoding: str, limit: int) -> bytes:

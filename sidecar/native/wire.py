@@ -64,7 +64,12 @@ SETTINGS_ACK = frame(SETTINGS, ACK, 0)
 
 def message(payload: bytes) -> bytes:
     """A gRPC message, uncompressed, with its five-byte prefix."""
-    return _message_head(0, len(payload)) + payload
+    return message_head(payload) + payload
+
+
+def message_head(payload: bytes) -> bytes:
+    """What stands before a message: not compressed, and its length."""
+    return _message_head(0, len(payload))
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
