@@ -3,6 +3,9 @@
 One hash holds all notices. Every process writes what it learns, and reads all of it about twice a second. Times are
 Redis' own, so the replicas' clocks do not matter.
 
+Whether an endpoint can be reached is not shared: that is as much about this machine's network, and a replica that has
+lost it must not take every target away from the others.
+
 Weakness: what is learned here is known elsewhere up to half a second later; and while Redis is away each replica
 learns for itself.
 """
@@ -24,7 +27,7 @@ from sidecar.errors import StoreError
 from sidecar.redis import Client, store_error
 from sidecar.redis.request import Command
 
-_KINDS = frozenset(Kind)  # of another version there may be others
+_KINDS = frozenset((Kind.COOLING, Kind.EJECTED))
 KEY = "{headgate:health}"
 _log = structlog.get_logger("extproc")
 _QUIET_SECONDS = 10.0  # between two lines about a store that keeps failing
@@ -73,13 +76,15 @@ class Shared:
         """Tell the others, soon. Never raises and never waits."""
         now = self._clock()
         for kind, subject, seconds, reason in notices:
+            if kind not in _KINDS:
+                continue
             field = f"{kind} {subject}"
             waiting = self._pending.get(field)
             if waiting is None or waiting[0] < now + seconds:
                 self._pending[field] = (now + seconds, reason[:_MOST_REASON])
         while len(self._pending) > _MOST_PENDING:
             del self._pending[next(iter(self._pending))]
-        if notices:
+        if self._pending:
             self._news.set()
 
     def start(self) -> None:

@@ -17,7 +17,7 @@ from extproc.balance.shared import KEY, Shared
 from extproc.balance.standing import State
 from sidecar.redis import connect
 from tests.extproc.balance.boards import until
-from tests.extproc.balance.factories import Clock, choice, eject, healthy, limited
+from tests.extproc.balance.factories import Clock, eject, healthy, limited
 from tests.redis_server import RedisCluster, RedisServer, Sentinels
 
 _PATIENT = "socket_timeout=5&socket_connect_timeout=5"
@@ -124,12 +124,12 @@ async def test_the_longest_of_what_waits_is_written(single: str, key: str) -> No
         assert 55 < other.left("a") <= 60
 
 
-async def test_an_endpoint_is_known_by_its_address(single: str, key: str) -> None:
+async def test_what_one_cannot_reach_others_may(single: str, key: str) -> None:
     async with AsyncExitStack() as stack:
         one, other = await two(stack, single, key)
-        other.health.keep([choice("x", endpoint="a.test:443")])
-        one.board.publish([Notice(Kind.UNREACHABLE, "a.test:443", 20, "dns")])
-        await until(lambda: other.left("x") > 0, "the other hears")
+        one.board.publish([Notice(Kind.UNREACHABLE, "a.test:443", 20, "dns"), Notice(Kind.COOLING, "b", 20, "mark")])
+        await until(lambda: bool(other.heard), "the mark arrives")
+        assert [notice.subject for notice in other.heard] == ["b"]
 
 
 async def test_nothing_is_left_in_redis(single: str, key: str, redis_server: RedisServer) -> None:
