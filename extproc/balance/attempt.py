@@ -19,14 +19,14 @@ class Reason(StrEnum):
     CONNECT = "connect"  # no connection, for another cause than the next two
     DNS = "dns"  # the name has no address
     TLS = "tls"  # no handshake
-    RESET = "reset"  # the connection or the stream broke, or there was no answer for a cause unknown
+    RESET = "reset"  # the connection or the stream broke
     TIMEOUT = "timeout"  # Envoy stopped waiting
     RATE_LIMITED = "rate_limited"  # 429
     OVERLOADED = "overloaded"  # 503, 529, or as many requests in flight as Envoy allows
     SERVER_ERROR = "server_error"  # any other 5xx
     REFUSED = "refused"  # 401, 402, 403: the key or the account is not welcome
     STATUS = "status"  # any other answer
-    CANCELLED = "cancelled"  # the client left: nothing is known of the target
+    CANCELLED = "cancelled"  # the client left, it seems: nothing is known of the target
 
 
 class Attempt(NamedTuple):
@@ -55,6 +55,11 @@ def read(entry: HTTPAccessLogEntry, now: float) -> Attempt:
 
 
 def _reason(common: AccessLogCommon, status: int) -> Reason:
+    """Without any flag there was an answer, or nobody knows.
+
+    When a client leaves, Envoy 1.40 sets no flag in the log of the attempt; nor when the route's timeout ends (a
+    timeout per try does). The two look alike, and clients who leave must not take a target away from everybody.
+    """
     flags = common.response_flags
     left = flags.downstream_connection_termination or flags.downstream_remote_reset
     if left and status < 400:
@@ -95,8 +100,8 @@ def _is_tombstone(address: Address) -> bool:
 
 
 def _of_status(status: int) -> Reason:
-    if status == 0:
-        return Reason.RESET
+    if status < 400:
+        return Reason.CANCELLED
     if status == 429:
         return Reason.RATE_LIMITED
     if status in (503, 529):

@@ -104,6 +104,8 @@ def _sorted(group: Sequence[int], weights: Sequence[int], score: Callable[[int],
         by_score.setdefault(score(index), []).append(index)
     order = []
     for value in sorted(by_score):
-        same, draw = drawn(by_score[value], weights, draw)
+        same = by_score[value]
+        if len(same) > 1:
+            same, draw = drawn(same, weights, draw)
         order += same
     return order

@@ -37,8 +37,8 @@ def entry(status: int = 0, *flags: str, failure: str = "", **headers: str) -> HT
         (entry(401), Reason.REFUSED),
         (entry(403), Reason.REFUSED),
         (entry(408), Reason.STATUS),
-        (entry(200), Reason.STATUS),
-        (entry(0), Reason.RESET),
+        (entry(200), Reason.CANCELLED),
+        (entry(0), Reason.CANCELLED),
         (entry(0, "upstream_connection_failure", failure="delayed_connect_error:_Connection_refused"), Reason.CONNECT),
         (
             entry(
@@ -76,7 +76,7 @@ def test_the_tombstone_of_a_name_without_an_address_is_dns() -> None:
 
 
 def test_an_empty_entry() -> None:
-    assert read(HTTPAccessLogEntry(), NOON) == Attempt("", Reason.RESET)
+    assert read(HTTPAccessLogEntry(), NOON) == Attempt("", Reason.CANCELLED)
 
 
 def test_how_long_to_wait() -> None:

@@ -43,7 +43,7 @@ class Simulation:
                 self.first += 1
                 reports.append((self.clock.now, self.chance.random() < failures))
             self.clock.advance(1 / self.rate)
-            if self.clock.now >= batch:
+            if self.clock.now >= min(batch, end):
                 for began, failed in reports:
                     if failed:
                         took = self.clock.now - began
