@@ -63,6 +63,7 @@ class RequestRecord(NamedTuple):
     disconnected: bool
     attempts: int
     flags: tuple[str, ...]
+    worker: int | None = None  # which of several has decided it
     reservation: str = ""
     charged: int = 0
 
@@ -116,6 +117,7 @@ def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRec
         disconnected=disconnected,
         attempts=common.upstream_request_attempt_count,
         flags=flags,
+        worker=_whole(facts, "worker"),
         reservation=_text(facts, "reservation"),
         charged=total if total is not None else estimate or 0,
     )

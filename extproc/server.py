@@ -21,6 +21,7 @@ from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _NEED_BODY = Step((messages.NEED_BODY,))
+WORKER = "worker"  # metadata: which of several has decided
 _NO_FACTS: Mapping[str, MetadataValue] = {}
 
 
@@ -40,15 +41,21 @@ class Observer(Protocol):
 class _Stream:
     """One request's stream."""
 
-    __slots__ = ("_clock", "_exchange", "_limits", "_observer", "_processor", "_seconds")
+    __slots__ = ("_clock", "_exchange", "_limits", "_observer", "_processor", "_seconds", "_signature")
 
     def __init__(
-        self, processor: Processor, clock: Callable[[], float], observer: Observer, limits: Limits | None
+        self,
+        processor: Processor,
+        clock: Callable[[], float],
+        observer: Observer,
+        limits: Limits | None,
+        signature: Mapping[str, MetadataValue],
     ) -> None:
         self._processor = processor
         self._clock = clock
         self._observer = observer
         self._limits = limits
+        self._signature = signature
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
@@ -110,7 +117,8 @@ class _Stream:
         """The facts with our own time among them; the decision is done."""
         self._seconds += self._clock() - started
         self._observer.decided_request(outcome, self._seconds)
-        return {**facts, METADATA: {**facts[METADATA], **more, "decision_us": round(self._seconds * 1e6)}}
+        ours = {**facts[METADATA], **more, **self._signature, "decision_us": round(self._seconds * 1e6)}
+        return {**facts, METADATA: ours}
 
     def on_end(self) -> Step:
         # Only an answer ends a call well: a clean end without one would let the request go on undecided.
@@ -121,14 +129,20 @@ class _Stream:
 
 
 def external_processor(
-    processor: Processor, clock: Callable[[], float], observer: Observer, limits: Limits | None = None
+    processor: Processor,
+    clock: Callable[[], float],
+    observer: Observer,
+    limits: Limits | None = None,
+    worker: int | None = None,
 ) -> Service:
     """The service for `processor`. `clock` counts seconds and never goes back.
 
-    `limits` are decided here too when they are given; else Envoy asks the rate-limit service.
+    `limits` are decided here too when they are given; else Envoy asks the rate-limit service. One of several workers
+    signs what it decides with its number.
     """
+    signature = {} if worker is None else {WORKER: float(worker)}
 
     def opened(_context: CallContext) -> _Stream:
-        return _Stream(processor, clock, observer, limits)
+        return _Stream(processor, clock, observer, limits, signature)
 
     return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import structlog
 
 from extproc.accesslog import RequestRecord, Sink, access_log
 from extproc.balance.health import Health
+from extproc.balance.neighbours import Neighbours
+from extproc.balance.shared import Shared
 from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
@@ -45,6 +48,7 @@ from sidecar.errors import ConfigError, StoreError
 from sidecar.lifecycle import keep_what_is_loaded
 from sidecar.metrics import Metrics
 from sidecar.options import ServerOptions, Tls
+from sidecar.redis import connect
 from sidecar.reload import Current, changes, fingerprint
 from sidecar.server import GrpcServer
 
@@ -109,6 +113,8 @@ class Sidecar:
         targets = TargetWatch(health, self.metrics, lambda: self._current.get().policy, time.time)
         targets.take(self._current.get().policy)
         self._targets = targets
+        if only != "ratelimit":
+            self._share(health, settings)
         self._checks = HealthChecks(health)
         reporter = Reporter(
             self.metrics,
@@ -124,7 +130,7 @@ class Sidecar:
             limits = self._limits(limiter) if in_process and limiter is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
-                external_processor(processor, time.perf_counter, reporter, limits),
+                external_processor(processor, time.perf_counter, reporter, limits, worker),
                 access_log(
                     _sink(reporter, self._targets, limits),
                     self._targets.failed,
@@ -151,6 +157,15 @@ class Sidecar:
             settings.admin if worker is None else layout.worker_admin(worker),
             AdminSources(self._dependencies, self._exposition, self._status, self._report),
         )
+
+    def _share(self, health: Health, settings: Settings) -> None:
+        """Who else is to know what becomes of targets: replicas over Redis, the other workers by their sockets."""
+        if settings.store != MEMORY:
+            origin = f"{socket.gethostname()}-{os.getpid()}"
+            self._targets.share(Shared(connect(settings.store), health.heard, time.monotonic, origin=origin))
+        if self._worker is not None:
+            neighbours = Neighbours(self._layout.folder, self._worker, settings.workers, health.heard, health.ended)
+            self._targets.join(self._worker, neighbours)
 
     def _limits(self, limiter: Limiter) -> Limits:
         return Limits(
@@ -187,7 +202,9 @@ class Sidecar:
         except ConfigError:
             await self.stop()
             raise
-        self._checks.take(self._current.get().settings)
+        if "extproc" in self._servers:
+            self._checks.take(self._current.get().settings)
+            self._targets.start()
         keep_what_is_loaded()
         for name in open_services(self._current.get().settings):
             _log.warning("service_open_to_the_network", service=name, mend="set services.tls.client_ca")
@@ -207,6 +224,7 @@ class Sidecar:
         """Turn away new calls, let running ones finish, close the store."""
         self.drain()
         await self._checks.stop()
+        await self._targets.close()
         grace = self._current.get().settings.drain_timeout
         await asyncio.gather(*(server.stop(grace) for server in self._servers.values()))
         await self._admin.stop()
@@ -243,7 +261,8 @@ class Sidecar:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)
         self._targets.take(snapshot.policy)
-        self._checks.take(snapshot.settings)
+        if "extproc" in self._servers:
+            self._checks.take(snapshot.settings)
         self._taken()
         _log.info("config_taken", config=version, previous=previous.version)
         return True

@@ -13,6 +13,7 @@ from extproc.accesslog import RequestRecord
 from extproc.balance.attempt import Attempt, read
 from extproc.balance.board import Board
 from extproc.balance.health import Health
+from extproc.balance.neighbours import Ended, Neighbours
 from extproc.balance.standing import State, TargetReport
 from extproc.policy import Policy
 from extproc.targets import Target
@@ -35,7 +36,7 @@ _BROKEN = frozenset(
 
 
 class TargetWatch:
-    """Feeds `health` from Envoy's logs and tells `boards` the news. `unix_time` is for providers that name a date."""
+    """Feeds `health` from Envoy's logs and tells others the news. `unix_time` is for providers that name a date."""
 
     def __init__(
         self, health: Health, metrics: Metrics, policy: Callable[[], Policy], unix_time: Callable[[], float]
@@ -47,7 +48,9 @@ class TargetWatch:
         self._known: Mapping[str, Target] = {}
         self._generations: deque[Mapping[str, Target]] = deque(maxlen=_GENERATIONS)
         self._states: dict[str, State] = {}
-        self.boards: Sequence[Board] = ()
+        self._worker: int | None = None
+        self._neighbours: Neighbours | None = None
+        self._boards: list[Board] = []
 
     def take(self, policy: Policy) -> None:
         """This policy is in force from now on."""
@@ -59,6 +62,28 @@ class TargetWatch:
     def targets(self) -> Mapping[str, Target]:
         """The targets by their clusters, those of former configurations included."""
         return self._known
+
+    def share(self, board: Board) -> None:
+        """Tell `board`, too."""
+        self._boards.append(board)
+
+    def join(self, worker: int, neighbours: Neighbours) -> None:
+        """This is worker `worker` of several."""
+        self._worker, self._neighbours = worker, neighbours
+        self.share(neighbours)
+
+    def start(self) -> None:
+        """Hear what others say. Needs a running loop."""
+        for board in self._boards:
+            try:
+                board.start()
+            except OSError as error:
+                _log.error("targets_not_shared", reason=str(error), file=error.filename)
+
+    async def close(self) -> None:
+        """Hear no more."""
+        for board in self._boards:
+            await board.close()
 
     # what happens
 
@@ -78,14 +103,21 @@ class TargetWatch:
 
     def finished(self, records: Sequence[RequestRecord]) -> None:
         """Requests have ended."""
+        elsewhere: dict[int, list[Ended]] = {}
         for record in records:
             if not record.cluster:
                 continue
             first = self._first(record)
-            self._health.ended(first, record.seconds)
+            if record.worker is None or record.worker == self._worker:
+                self._health.ended(first, record.seconds)
+            else:
+                elsewhere.setdefault(record.worker, []).append(Ended(first, record.seconds))
             if record.status < 400 and not _BROKEN.intersection(record.flags):
                 self._health.succeeded(record.cluster, record.answered_seconds, record.seconds)
                 self._metrics.attempts.labels(record.provider, record.target_model or "none", "ok").inc()
+        if self._neighbours is not None:
+            for worker, ended in elsewhere.items():
+                self._neighbours.ended(worker, ended)
 
     def _first(self, record: RequestRecord) -> str:
         """The cluster that was tried first."""
@@ -106,7 +138,7 @@ class TargetWatch:
         for notice in notices:
             _log.warning("target_left_out", **notice._asdict())
         if notices:
-            for board in self.boards:
+            for board in self._boards:
                 board.publish(notices)
 
     # what people see
