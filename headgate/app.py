@@ -45,7 +45,7 @@ from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
 from ratelimit.storage import MEMORY, open_store
 from sidecar.errors import ConfigError, StoreError
-from sidecar.lifecycle import keep_what_is_loaded
+from sidecar.lifecycle import give_large_blocks_back, keep_what_is_loaded
 from sidecar.metrics import Metrics
 from sidecar.options import ServerOptions, Tls
 from sidecar.redis import connect
@@ -206,6 +206,7 @@ class Sidecar:
             self._checks.take(self._current.get().settings)
             self._targets.start()
         keep_what_is_loaded()
+        give_large_blocks_back()
         for name in open_services(self._current.get().settings):
             _log.warning("service_open_to_the_network", service=name, mend="set services.tls.client_ca")
         _log.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import signal
 import sys
@@ -17,6 +18,10 @@ from sidecar.errors import ConfigError
 from sidecar.server import GrpcServer
 
 _log = structlog.get_logger("server")
+
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK = 1 << 20  # bytes
 
 
 def run(program: Coroutine[Any, Any, None]) -> int:
@@ -39,6 +44,16 @@ def keep_what_is_loaded() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+def give_large_blocks_back() -> None:
+    """Have the C library return every large block to the system when it is freed (mallopt(3), glibc).
+
+    By itself it keeps them, once it has seen one, for the next: after a body of 20 MB that is 40 MB for good.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 async def serve(server: GrpcServer, *, grace: float, reload: Callable[[], None]) -> None:

@@ -5,15 +5,16 @@
 -- in:  metadata headgate.attempts: `START LENGTH SIZE`, the piece of the body in which targets differ and the body's
 --      whole length; then a line for every further attempt: its path, a tab, what stands there instead of the piece
 
-local find, match, gmatch, sub = string.find, string.match, string.gmatch, string.sub
+local LARGE = 1048576   -- bytes
 
--- `bytes` stand at `at` in the body: the same without the piece, and with `text` where that begins.
-local function replaced(bytes, at, start, length, text)
-  local from, to = start - at, start + length - at   -- the piece, seen from this chunk
-  local before = sub(bytes, 1, math.max(from, 0))
-  local after = sub(bytes, math.max(to, 0) + 1)
-  if from >= 0 and from < #bytes then return before .. text .. after end
-  return before .. after
+local match, gmatch = string.match, string.gmatch
+
+-- The chunk stands at `at` in the body: the same without the piece, and with `text` where that begins.
+local function replaced(chunk, n, at, start, length, text)
+  local from, to = start - at, math.min(start + length - at, n)   -- the piece, seen from this chunk
+  local before = from > 0 and chunk:getBytes(0, from) or ""
+  local after = to < n and chunk:getBytes(to, n - to) or ""
+  return before .. (from >= 0 and text or "") .. after
 end
 
 function envoy_on_request(handle)
@@ -42,7 +43,11 @@ function envoy_on_request(handle)
     local n = chunk:length()
     if n > 0 then
       if at < start + length and start < at + n then
-        chunk:setBytes(replaced(chunk:getBytes(0, n), at, start, length, text))
+        local bytes = replaced(chunk, n, at, start, length, text)
+        if n > LARGE then collectgarbage() end   -- by itself Lua keeps copies until it needs room again
+        chunk:setBytes(bytes)
+        bytes = nil
+        if n > LARGE then collectgarbage() end
       end
       at = at + n
     end

@@ -31,6 +31,11 @@ def _common(admin: Json) -> Json:
     return {
         "node": {"id": "headgate", "cluster": "headgate"},
         "admin": {"address": admin},
+        # What large bodies have taken goes back to the system.
+        "memory_allocator_manager": {
+            "bytes_to_release": str(256 << 20),
+            "memory_release_interval": "1s",
+        },
         "overload_manager": {
             "resource_monitors": [
                 {

@@ -19,6 +19,7 @@
 
 local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
 local BATCH = 4096         -- bytes searched at once
+local LARGE = 1048576      -- bytes
 local SMALL = 256          -- shorter pieces are joined, so that the last few hold a stream's end
 local KEEP = 8             -- bytes carried over: a `"usage"` cut in two
 local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
@@ -159,7 +160,7 @@ end
 local function watch(handle, chunks)
   local meter = {}
   local parts, n, size = {}, 0, 0
-  local before = ""   -- what was searched last
+  local before, total = "", 0   -- what was searched last, and how much there was
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
     if length > 0 then
@@ -170,7 +171,7 @@ local function watch(handle, chunks)
         before = concat(parts, "", 1, n)
         local _, carry = scan(meter, before)
         publish(handle, meter)
-        parts[1], n, size = carry, 1, 0
+        parts, n, size, total = { carry }, 1, 0, total + size
       end
     elseif chunks then   -- only the end of a stream is an empty chunk
       local text = missing_end(before, concat(parts, "", 1, n))
@@ -181,6 +182,8 @@ local function watch(handle, chunks)
     scan(meter, concat(parts, "", 1, n))
     publish(handle, meter)
   end
+  parts, before = nil, nil
+  if total > LARGE then collectgarbage() end   -- by itself Lua would keep all of it until it needs room again
 end
 
 -- Whether an unfinished line may still become a `data: {` line.
