@@ -7,6 +7,7 @@ from collections.abc import Callable
 from extproc.balance.health import Health
 from extproc.context import Exchange, Reply
 from extproc.errors import Rejected
+from extproc.filters.protocols import is_websocket
 from extproc.filters.rewrite import plan_paths
 from extproc.filters.target import order_targets
 
@@ -28,6 +29,9 @@ def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchang
         if model is None or provider not in key.passthrough or not slash:
             raise _refused(key.name, provider)
         exchange.model = model
+        exchange.realtime = is_websocket(exchange.headers)
+        if exchange.realtime and not model.targets[0].realtime:
+            raise Rejected(400, f"The provider '{provider}' serves no WebSockets.", code="realtime_not_available")
         exchange.operation_path = f"/{rest}"
         exchange.query = query
         length = exchange.headers.one("content-length")

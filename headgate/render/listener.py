@@ -1,6 +1,7 @@
 """The gateway's listener: what a request passes, in this order.
 
 early_header_mutation   nothing internal comes in from outside
+body_size_limit         no body that is to be held is too large for that
 ext_proc                who, what, where to: one decision in Python
 ratelimit               may this key, now (`limits.enforce: in_process`: ext_proc has decided this too)
 lua (meter)             the usage of the answer, on its way back
@@ -13,6 +14,7 @@ from importlib import resources
 
 from extproc.accesslog import ATTEMPT_LOG, RATELIMIT_METADATA
 from extproc.balance.attempt import ANSWER_HEADERS
+from extproc.filters.passthrough import PREFIX
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.messages import ORDER_METADATA
 from extproc.processor import HEADERS, METADATA, USAGE_METADATA
@@ -57,6 +59,17 @@ def listener(settings: Settings, *, route_source: Json, certificate_source: Json
 
 
 def _connection_manager(settings: Settings, route_source: Json) -> Json:
+    filters = [
+        _ext_proc(settings),
+        *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
+        _meter(settings),
+        typed(
+            "envoy.filters.http.router",
+            "envoy.extensions.filters.http.router.v3.Router",
+            suppress_envoy_headers=True,
+            upstream_log=[_attempt_log()],
+        ),
+    ]
     return typed(
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -79,29 +92,36 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         },
         request_headers_timeout="15s",
         request_timeout=seconds(settings.request_timeout),
-        # Which routes take one is up to them.
-        upgrade_configs=[{"upgrade_type": "websocket", "enabled": False}],
+        # Which path takes one is ext_proc's to say: Envoy asks this before there is a route. No size is too large for a
+        # conversation.
+        upgrade_configs=[{"upgrade_type": "websocket", "filters": filters}],
         # Idle streams are cut per attempt (route, per_try_idle_timeout), after what each provider may take.
         stream_idle_timeout="0s",
         early_header_mutation_extensions=[_early_mutation()],
         local_reply_config=local_replies(settings),
         access_log=[_access_log(settings)],
-        http_filters=[
-            typed(
-                "envoy.filters.http.body_size_limit",
-                "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
-                max_request_bytes=str(settings.max_body),
-            ),
-            _ext_proc(settings),
-            *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
-            _meter(settings),
-            typed(
-                "envoy.filters.http.router",
-                "envoy.extensions.filters.http.router.v3.Router",
-                suppress_envoy_headers=True,
-                upstream_log=[_attempt_log()],
-            ),
-        ],
+        http_filters=[_size_limit(settings), *filters],
+    )
+
+
+def _size_limit(settings: Settings) -> Json:
+    """How large a body may be that ext_proc must hold. What passes through is never held, and may be any size."""
+    passes = {
+        "single_predicate": {
+            "input": typed("request-headers", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":path"),
+            "value_match": {"prefix": PREFIX},
+        }
+    }
+    skip = typed("skip", "envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
+    return typed(
+        "envoy.filters.http.match_delegate",
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        xds_matcher={"matcher_list": {"matchers": [{"predicate": passes, "on_match": {"action": skip}}]}},
+        extension_config=typed(
+            "envoy.filters.http.body_size_limit",
+            "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
+            max_request_bytes=str(settings.max_body),
+        ),
     )
 
 

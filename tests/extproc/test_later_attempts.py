@@ -82,7 +82,11 @@ SPACE = st.sampled_from(["", " ", "\n", "\r\n\t", "  \t"])
 def bodies(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
     """A chat request as people write one: in any order of its keys, with any white space."""
     fields = draw(st.fixed_dictionaries({}, optional=SPECIAL))
-    fields |= draw(st.dictionaries(st.text().filter(lambda k: k.casefold() not in ("model", *SPECIAL, "n")), json_values, max_size=3))
+    fields |= draw(
+        st.dictionaries(
+            st.text().filter(lambda k: k.casefold() not in ("model", *SPECIAL, "n")), json_values, max_size=3
+        )
+    )
     names = draw(st.permutations([*fields, "model"]))
     fields = {**fields, "model": "m"}
     escaped, space = draw(st.booleans()), draw(SPACE)
