@@ -127,7 +127,7 @@ def test_a_later_attempt_is_what_its_target_would_have_got_first(
     chunks = cut(sent(outcome, body)[2], places)
     for number, index in enumerate(exchange.order[1:], start=2):
         assert later_attempt(plan, number, chunks) == firsts[index]
-        path, length, text = firsts[index]
+        _, length, text = firsts[index]
         assert length == len(text)
 
 
