@@ -133,9 +133,9 @@ def _is_address(host: str) -> bool:
 
 def _http_options(target: Target, variant: str, secure: bool, credential_source: Json | None) -> Json:
     header = DIALECTS[target.dialect].credential_header
-    kept = (header,) if OWN_KEY in variant else ()
+    kept = [header] if OWN_KEY in variant else []
     if REALTIME in variant:
-        kept += (PROTOCOLS_HEADER,)  # ext_proc has taken the key out of it
+        kept.append(PROTOCOLS_HEADER)  # ext_proc has taken the key out of it
     filters = [
         typed(
             "envoy.filters.http.header_mutation",

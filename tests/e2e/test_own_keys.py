@@ -20,7 +20,14 @@ class Own:
     plain: ProviderThread
     azure: ProviderThread
 
-    def ask(self, own: str | None, model: str = "both", key: str = "sk-own", path: str = "/v1/chat/completions", fake: str = "") -> Answer:
+    def ask(
+        self,
+        own: str | None,
+        model: str = "both",
+        key: str = "sk-own",
+        path: str = "/v1/chat/completions",
+        fake: str = "",
+    ) -> Answer:
         headers = [("content-type", "application/json"), ("x-fake", fake)]
         headers += [("x-provider-key", own)] if own is not None else []
         return post(self.gateway.listen, chat(model), key=key, path=path, headers=tuple(headers))
@@ -55,9 +62,13 @@ def own(shared_own: Own) -> Own:
     return shared_own
 
 
-@pytest.mark.parametrize(("provider", "header", "value"), [("plain", "authorization", f"Bearer {THEIRS}"), ("azure", "api-key", THEIRS)])
+@pytest.mark.parametrize(
+    ("provider", "header", "value"), [("plain", "authorization", f"Bearer {THEIRS}"), ("azure", "api-key", THEIRS)]
+)
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/p/{}/chat/completions"])
-def test_it_goes_to_its_provider_alone_at_every_attempt(own: Own, provider: str, header: str, value: str, path: str) -> None:
+def test_it_goes_to_its_provider_alone_at_every_attempt(
+    own: Own, provider: str, header: str, value: str, path: str
+) -> None:
     fake = "status=409" if path.startswith("/v1") else ""
     answer = own.ask(f"{provider}={THEIRS}", path=path.format(provider), fake=fake)
     asked, other = (own.plain, own.azure) if provider == "plain" else (own.azure, own.plain)
@@ -93,7 +104,14 @@ def test_a_malformed_one_is_400(own: Own, value: str) -> None:
     assert len(own.plain.requests) == len(own.azure.requests) == 0
 
 
-@pytest.mark.parametrize(("value", "model", "path"), [("nobody=x", "both", "/v1/chat/completions"), ("plain=x", "single", "/v1/chat/completions"), ("plain=x", "single", "/p/azure/models")])
+@pytest.mark.parametrize(
+    ("value", "model", "path"),
+    [
+        ("nobody=x", "both", "/v1/chat/completions"),
+        ("plain=x", "single", "/v1/chat/completions"),
+        ("plain=x", "single", "/p/azure/models"),
+    ],
+)
 def test_a_provider_that_is_not_asked_is_400(own: Own, value: str, model: str, path: str) -> None:
     answer = own.ask(value, model, path=path)
     assert answer.status == 400

@@ -23,7 +23,9 @@ class Pass:
     vendor: ProviderThread
     other: ProviderThread
 
-    def ask(self, path: str, method: str = "GET", body: bytes = b"", key: str = "sk-team-a", *more: tuple[str, str]) -> Answer:
+    def ask(
+        self, path: str, method: str = "GET", body: bytes = b"", key: str = "sk-team-a", *more: tuple[str, str]
+    ) -> Answer:
         return post(self.gateway.listen, body, path=path, method=method, key=key, headers=more)
 
 
@@ -99,7 +101,9 @@ def test_only_a_whole_segment_is_the_version(passing: Pass) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/p/other/models", "/p/nobody/models", "/p/vendor", "/p/", "/p/Vendor/models", "/p//models"])
+@pytest.mark.parametrize(
+    "path", ["/p/other/models", "/p/nobody/models", "/p/vendor", "/p/", "/p/Vendor/models", "/p//models"]
+)
 def test_what_is_not_allowed_is_403_and_does_not_say_more(passing: Pass, path: str) -> None:
     answer = passing.ask(path)
     assert answer.status == 403, answer.raw
@@ -176,7 +180,9 @@ def test_the_other_endpoint_when_the_first_refuses(passing: Pass) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_an_answer_is_never_tried_again(passing: Pass, status: int) -> None:
-    answer = passing.ask("/p/vendor/embeddings", "POST", b'{"model":"x","input":"a"}', "sk-team-a", ("x-fake", f"status={status}"))
+    answer = passing.ask(
+        "/p/vendor/embeddings", "POST", b'{"model":"x","input":"a"}', "sk-team-a", ("x-fake", f"status={status}")
+    )
     assert answer.status == status
     assert len(passing.vendor.requests) == 1
 
@@ -191,7 +197,11 @@ def test_a_body_of_any_size_streams_through(passing: Pass) -> None:
     assert [one.id for one in client.files.list()] == [made.id]
     assert client.files.delete(made.id).deleted
     paths = {one.path.partition("?")[0] for one in passing.vendor.requests}
-    assert paths == {"/tenants/one/v1/files", f"/tenants/one/v1/files/{made.id}", f"/tenants/one/v1/files/{made.id}/content"}
+    assert paths == {
+        "/tenants/one/v1/files",
+        f"/tenants/one/v1/files/{made.id}",
+        f"/tenants/one/v1/files/{made.id}/content",
+    }
 
 
 def test_a_body_that_is_held_is_still_limited(passing: Pass) -> None:
@@ -239,7 +249,14 @@ def test_requests_count(passing: Pass) -> None:
 def test_tokens_are_settled_by_the_usage_of_the_answer(passing: Pass) -> None:
     def left() -> int:
         body = b'{"model":"any","input":"a"}'
-        answer = passing.ask("/p/vendor/embeddings", "POST", body, "sk-metered", ("content-type", "application/json"), ("x-fake", "status=400"))
+        answer = passing.ask(
+            "/p/vendor/embeddings",
+            "POST",
+            body,
+            "sk-metered",
+            ("content-type", "application/json"),
+            ("x-fake", "status=400"),
+        )
         return int(answer.header("x-ratelimit-remaining-tokens") or -1)
 
     before = left()
