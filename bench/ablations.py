@@ -142,7 +142,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("- lua meter", _without_filter("envoy.filters.http.lua")),
     Ablation("- early header mutation", _without_manager_field("early_header_mutation_extensions")),
     Ablation("- local_reply_config", _without_manager_field("local_reply_config")),
-    Ablation("- body_size_limit", _without_filter("envoy.filters.http.body_size_limit")),
+    Ablation("- body_size_limit", _without_filter("envoy.filters.http.match_delegate")),
     Ablation("- settle descriptor", _without_settle),
     Ablation("- token limit (reserve and settle)", _without_token_limit),
     Ablation("- ratelimit filter", _without_filter("envoy.filters.http.ratelimit")),

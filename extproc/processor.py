@@ -8,8 +8,9 @@ from functools import lru_cache
 from extproc.balance.health import Health
 from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
 from extproc.errors import Rejected
-from extproc.filters import Filter, on_body, on_headers
+from extproc.filters import Filter, on_body, on_headers, protocols
 from extproc.filters.own_key import OWN_KEY_HEADER
+from extproc.filters.protocols import PROTOCOLS_HEADER
 from extproc.policy import Policy
 from extproc.providers import openai
 from extproc.providers.dialect import DIALECTS
@@ -26,6 +27,7 @@ HEADERS = (
     "content-type",
     "upgrade",
     OWN_KEY_HEADER,
+    PROTOCOLS_HEADER,
 )
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
@@ -81,6 +83,12 @@ def _forward(exchange: Exchange) -> Forward:
         dialect = DIALECTS[target.dialect]
         headers.append((dialect.credential_header, dialect.credential(exchange.own_key)))
         removed = tuple(name for name in _FORWARD_REMOVES if name != dialect.credential_header)
+    if exchange.realtime and exchange.headers.all(PROTOCOLS_HEADER):
+        public = protocols.public(exchange.headers)
+        if public:
+            headers.append((PROTOCOLS_HEADER, public))
+        else:
+            removed += (PROTOCOLS_HEADER,)
     return Forward(tuple(headers), removed, exchange.rewritten, describe(exchange), _groups(exchange))
 
 

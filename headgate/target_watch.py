@@ -10,13 +10,13 @@ import structlog
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
 from extproc.accesslog import RequestRecord
-from extproc.balance.attempt import Attempt, read
+from extproc.balance.attempt import Attempt, Reason, read
 from extproc.balance.board import Board
 from extproc.balance.health import Health
 from extproc.balance.neighbours import Ended, Neighbours
 from extproc.balance.standing import State, TargetReport
 from extproc.policy import Policy
-from extproc.targets import Target
+from extproc.targets import OWN_KEY, Target
 from sidecar.metrics import Metrics
 
 _log = structlog.get_logger("headgate")
@@ -33,6 +33,8 @@ _BROKEN = frozenset(
         "upstream_max_stream_duration_reached",
     }
 )
+# What a provider says to the holder of a key: to a client's own it says nothing about ours.
+_OF_THE_ACCOUNT = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED, Reason.REFUSED})
 
 
 class TargetWatch:
@@ -96,9 +98,11 @@ class TargetWatch:
         now = self._unix_time()
         for entry in entries:
             attempt = read(entry, now)
+            own = attempt.cluster.endswith(OWN_KEY)
             attempt = attempt._replace(cluster=attempt.cluster.partition("+")[0])
             self._count(attempt)
-            self._health.failed(attempt)
+            if not (own and attempt.reason in _OF_THE_ACCOUNT):
+                self._health.failed(attempt)
         self._tell()
 
     def finished(self, records: Sequence[RequestRecord]) -> None:

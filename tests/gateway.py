@@ -130,6 +130,10 @@ class Gateway:
                     total += sample.value
         return total
 
+    def targets(self, model: str) -> list[dict[str, Any]]:
+        """What `/status` says of a model's targets."""
+        return list(json.loads(self.get("/status")[1])["targets"][model])
+
     def wait_for(self, check: Any, seconds: float = 10.0) -> None:
         """Wait until `check()` is true."""
         deadline = time.monotonic() + seconds

@@ -17,9 +17,14 @@ class ProviderThread:
     """A context manager around one `FakeProvider`."""
 
     def __init__(
-        self, name: str = "fake", defaults: Behaviour | None = None, tls: ssl.SSLContext | None = None
+        self,
+        name: str = "fake",
+        defaults: Behaviour | None = None,
+        tls: ssl.SSLContext | None = None,
+        *,
+        record: bool = True,
     ) -> None:
-        self.provider = FakeProvider(name, defaults, tls=tls)
+        self.provider = FakeProvider(name, defaults, record=record, tls=tls)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"provider-{name}", daemon=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extproc.context import Exchange, Reply, RequestHeaders
 from extproc.errors import Rejected
+from extproc.filters.protocols import is_websocket
 from extproc.providers.openai import OPERATIONS
 
 
@@ -22,6 +23,8 @@ def find_operation(exchange: Exchange) -> Reply | None:
             f"Unknown request URL: {path[:256]}. Endpoints here: {', '.join(OPERATIONS)}, /v1/models.",
             code="unknown_url",
         )
+    if is_websocket(exchange.headers):
+        raise Rejected(400, f"{path} takes no WebSocket.", code="realtime_not_available")
     if exchange.headers.one(":method") != "POST":
         raise Rejected(405, f"{path} answers POST only.", code="method_not_allowed", headers=(("allow", "POST"),))
     exchange.operation = operation

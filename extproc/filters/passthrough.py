@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from extproc.balance.health import Health
 from extproc.context import Exchange, Reply
 from extproc.errors import Rejected
+from extproc.filters.protocols import is_websocket
 from extproc.filters.rewrite import plan_paths
 from extproc.filters.target import order_targets
 
@@ -27,7 +29,12 @@ def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchang
         model = exchange.policy.passthroughs.get(provider)
         if model is None or provider not in key.passthrough or not slash:
             raise _refused(key.name, provider)
+        if _climbs(rest):
+            raise Rejected(400, "The path climbs out of itself behind an encoded slash.", code="invalid_path")
         exchange.model = model
+        exchange.realtime = is_websocket(exchange.headers)
+        if exchange.realtime and not model.targets[0].realtime:
+            raise Rejected(400, f"The provider '{provider}' serves no WebSockets.", code="realtime_not_available")
         exchange.operation_path = f"/{rest}"
         exchange.query = query
         length = exchange.headers.one("content-length")
@@ -38,6 +45,16 @@ def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchang
         return None
 
     return take
+
+
+def _climbs(path: str) -> bool:
+    """Whether a server that decodes `path` would find a `..` in it. Those that anybody can see Envoy has resolved.
+
+    An encoded slash alone may be meant: a model's name in a path may hold one.
+    """
+    if ".." not in path and "%" not in path:
+        return False
+    return any(part.partition(";")[0] == ".." for part in unquote(path).replace("\\", "/").split("/"))
 
 
 def _refused(key: str, provider: str) -> Rejected:

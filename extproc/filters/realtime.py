@@ -10,6 +10,7 @@ from extproc.context import Exchange, Reply
 from extproc.errors import Rejected
 from extproc.filters.authorize import allowed_model
 from extproc.filters.operation import plain_path
+from extproc.filters.protocols import is_websocket
 from extproc.filters.rewrite import plan_paths
 from extproc.filters.target import order_targets
 
@@ -22,10 +23,8 @@ def open_realtime(draw: Callable[[], float], health: Health) -> Callable[[Exchan
     def take(exchange: Exchange) -> Reply | None:
         if plain_path(exchange.headers) != PATH:
             return None
-        if exchange.headers.one("upgrade").lower() != "websocket":
-            raise Rejected(
-                426, f"{PATH} is for WebSockets.", code="upgrade_required", headers=(("upgrade", "websocket"),)
-            )
+        if not is_websocket(exchange.headers):
+            raise Rejected(426, f"{PATH} is for WebSockets.", code="upgrade_required")
         query = parse_qsl(exchange.headers.one(":path").partition("?")[2], keep_blank_values=True)
         names = [value for name, value in query if name == "model"]
         if len(names) != 1 or not names[0]:

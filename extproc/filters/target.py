@@ -46,11 +46,12 @@ def _fitting(exchange: Exchange, order: tuple[int, ...]) -> tuple[int, ...]:
     if exchange.realtime:
         kept = [index for index in kept if model.targets[index].realtime]
     if not kept:
+        subject = f"The model '{model.name[:128]}'" if model.name else "This path"
         raise Rejected(
             400,
-            f"The model '{model.name[:128]}' is not served by the provider '{provider[:64]}' of x-provider-key.",
+            f"{subject} is not served by the provider '{provider[:64]}' of x-provider-key.",
             code="provider_not_available",
-            param="model",
+            param="model" if model.name else None,
         )
     return tuple(kept[number % len(kept)] for number in range(len(order)))
 

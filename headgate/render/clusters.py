@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from extproc.filters.own_key import OWN_KEY_HEADER
+from extproc.filters.protocols import PROTOCOLS_HEADER
 from extproc.policy import Policy
 from extproc.processor import METADATA
 from extproc.providers.dialect import DIALECTS
@@ -48,6 +49,7 @@ PRIVATE_HEADERS = (
     "x-headgate-route",
     "x-envoy-attempt-count",
     OWN_KEY_HEADER,
+    PROTOCOLS_HEADER,
 )
 _UNLIMITED = {
     "max_connections": 100_000,
@@ -131,12 +133,14 @@ def _is_address(host: str) -> bool:
 
 def _http_options(target: Target, variant: str, secure: bool, credential_source: Json | None) -> Json:
     header = DIALECTS[target.dialect].credential_header
-    kept = header if OWN_KEY in variant else ""
+    kept = [header] if OWN_KEY in variant else []
+    if REALTIME in variant:
+        kept.append(PROTOCOLS_HEADER)  # ext_proc has taken the key out of it
     filters = [
         typed(
             "envoy.filters.http.header_mutation",
             "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-            mutations={"request_mutations": [{"remove": name} for name in PRIVATE_HEADERS if name != kept]},
+            mutations={"request_mutations": [{"remove": name} for name in PRIVATE_HEADERS if name not in kept]},
         )
     ]
     if target.several:

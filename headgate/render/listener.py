@@ -1,6 +1,7 @@
 """The gateway's listener: what a request passes, in this order.
 
 early_header_mutation   nothing internal comes in from outside
+body_size_limit         no body that is to be held is too large for that
 ext_proc                who, what, where to: one decision in Python
 ratelimit               may this key, now (`limits.enforce: in_process`: ext_proc has decided this too)
 lua (meter)             the usage of the answer, on its way back
@@ -13,6 +14,7 @@ from importlib import resources
 
 from extproc.accesslog import ATTEMPT_LOG, RATELIMIT_METADATA
 from extproc.balance.attempt import ANSWER_HEADERS
+from extproc.filters.passthrough import PREFIX
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.messages import ORDER_METADATA
 from extproc.processor import HEADERS, METADATA, USAGE_METADATA
@@ -79,19 +81,15 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         },
         request_headers_timeout="15s",
         request_timeout=seconds(settings.request_timeout),
-        # Which routes take one is up to them.
-        upgrade_configs=[{"upgrade_type": "websocket", "enabled": False}],
+        # Which path takes one is ext_proc's to say: Envoy asks this before there is a route.
+        upgrade_configs=[{"upgrade_type": "websocket"}],
         # Idle streams are cut per attempt (route, per_try_idle_timeout), after what each provider may take.
         stream_idle_timeout="0s",
         early_header_mutation_extensions=[_early_mutation()],
         local_reply_config=local_replies(settings),
         access_log=[_access_log(settings)],
         http_filters=[
-            typed(
-                "envoy.filters.http.body_size_limit",
-                "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
-                max_request_bytes=str(settings.max_body),
-            ),
+            _size_limit(settings),
             _ext_proc(settings),
             *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
             _meter(settings),
@@ -103,6 +101,31 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
             ),
         ],
     )
+
+
+def _size_limit(settings: Settings) -> Json:
+    """How large a body may be that ext_proc must hold. What passes through, and what a WebSocket says, is never held."""
+    not_held = [
+        _request_header(":path", {"prefix": PREFIX}),
+        _request_header("upgrade", {"exact": "websocket", "ignore_case": True}),
+    ]
+    skip = typed("skip", "envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
+    matcher = {"predicate": {"or_matcher": {"predicate": not_held}}, "on_match": {"action": skip}}
+    return typed(
+        "envoy.filters.http.match_delegate",
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        xds_matcher={"matcher_list": {"matchers": [matcher]}},
+        extension_config=typed(
+            "envoy.filters.http.body_size_limit",
+            "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
+            max_request_bytes=str(settings.max_body),
+        ),
+    )
+
+
+def _request_header(name: str, value: Json) -> Json:
+    seen = typed("header", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name)
+    return {"single_predicate": {"input": seen, "value_match": value}}
 
 
 def _early_mutation() -> Json:
@@ -261,8 +284,14 @@ def _access_log(settings: Settings) -> Json:
             "log_name": ACCESS_LOG,
             "grpc_service": grpc(EXTPROC_CLUSTER, 5),
             "transport_api_version": "V3",
-            # Where ext_proc decides the limits, this is also how late a reservation is settled.
-            "buffer_flush_interval": "0.250s" if settings.limits.enforce == "in_process" else "1s",
+            "buffer_flush_interval": _flush_interval(settings),
             "buffer_size_bytes": 65_536,
         },
     )
+
+
+def _flush_interval(settings: Settings) -> str:
+    """How late we learn that a request has ended."""
+    if any(model.strategy == "least_requests" for model in settings.models.values()):
+        return "0.020s"  # one that has ended must not count as open for long
+    return "0.250s" if settings.limits.enforce == "in_process" else "1s"  # so late is a reservation settled

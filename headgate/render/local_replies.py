@@ -59,7 +59,6 @@ def local_replies(settings: Settings) -> Json:
             ),
             _mapper(408, _body("The request did not arrive in time.", "invalid_request_error", "request_timeout")),
             _mapper(431, _body("The request headers are too large.", "invalid_request_error", "headers_too_large")),
-            _mapper(426, _body("This HTTP version is not supported.", "invalid_request_error", "http_version")),
             _mapper(
                 503,
                 _body(

@@ -42,7 +42,11 @@ def routes(settings: Settings, policy: Policy) -> Json:
                         for name, model in policy.models.items()
                         for route in _model_routes(settings, policy, settings.models[name], model)
                     ),
-                    *(_passthrough_route(settings, policy, name, one) for name, one in policy.passthroughs.items()),
+                    *(
+                        route
+                        for name, one in policy.passthroughs.items()
+                        for route in _passthrough_routes(settings, policy, name, one)
+                    ),
                     {
                         "match": {"prefix": "/"},
                         "direct_response": {"status": 503},
@@ -60,22 +64,28 @@ def _model_routes(settings: Settings, policy: Policy, made: ModelSettings, model
     retries = _retries(made.retry_on, attempts, timeouts, idle, several=len(model.targets) > 1)
     found = [_route(settings, policy, model, "", retries, timeouts.total)]
     found[0]["route"].update(_net(timeouts, idle, attempts))
-    if any(target.realtime for target in model.targets):
-        opening = {"retry_on": _CONNECT, "num_retries": attempts - 1}
-        if len(model.targets) > 1:
-            opening["refresh_cluster_on_retry"] = True
-        route = _route(settings, policy, model, REALTIME, opening, None)
-        route["route"]["upgrade_configs"] = [{"upgrade_type": "websocket"}]
-        route["route"]["idle_timeout"] = seconds(_REALTIME_IDLE)
-        found.append(route)
-    return found
+    return found + _realtime_routes(settings, policy, model, attempts)
 
 
-def _passthrough_route(settings: Settings, policy: Policy, provider: str, model: Model) -> Json:
+def _passthrough_routes(settings: Settings, policy: Policy, provider: str, model: Model) -> list[Json]:
     # What it does is not known, so only what has certainly not happened yet is tried again.
     idle = settings.providers[provider].idle_timeout
     retries = _retries(["connect"], PASSTHROUGH_ATTEMPTS, TimeoutSettings(), idle, several=len(model.targets) > 1)
-    return _route(settings, policy, model, "", retries, None)
+    found = [_route(settings, policy, model, "", retries, None)]
+    return found + _realtime_routes(settings, policy, model, PASSTHROUGH_ATTEMPTS)
+
+
+def _realtime_routes(settings: Settings, policy: Policy, model: Model, attempts: int) -> list[Json]:
+    """The route of WebSockets, where a target serves them. Only a long silence ends one that is open."""
+    if not any(target.realtime for target in model.targets):
+        return []
+    opening: Json = {"retry_on": _CONNECT, "num_retries": attempts - 1}
+    if len(model.targets) > 1:
+        opening["refresh_cluster_on_retry"] = True
+    route = _route(settings, policy, model, REALTIME, opening, None)
+    route["route"]["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+    route["route"]["idle_timeout"] = seconds(_REALTIME_IDLE)
+    return [route]
 
 
 def _route(settings: Settings, policy: Policy, model: Model, variant: str, retries: Json, total: float | None) -> Json:
