@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+
+import msgspec
 
 from extproc.balance.choice import Choice
 from extproc.balance.order import Pool
@@ -20,11 +22,22 @@ PASSTHROUGH_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
+class BodyPlan:
+    """How bodies differ for the targets of one order (`filters.rewrite`): the first attempt's own fields and how long
+    they are in its body, and what the later ones have instead."""
+
+    first: Mapping[str, msgspec.Raw]
+    length: int
+    lines: str
+    strip_usage: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A name that clients may ask for, Envoy's route for it, and the targets behind it.
 
     `pool` gives the order in which targets are tried. `uniform`: all targets get the same bytes, so nothing has to be
-    made anew for a second attempt.
+    made anew for a second attempt. Else they differ in the fields `varying` at most, and `plans` keeps how.
     """
 
     name: str
@@ -33,6 +46,8 @@ class Model:
     pool: Pool
     affinity: str
     uniform: bool
+    varying: frozenset[str] = frozenset()
+    plans: dict[object, BodyPlan] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +144,15 @@ def _model(name: str, settings: PolicySettings) -> Model:
         Pool([_choice(target) for target in targets], Strategy(made.strategy), attempts_of(made, targets), name),
         made.affinity if made.strategy == "affinity" else "",
         len({target.shape for target in targets}) == 1,
+        frozenset().union(*(_touched(target) for target in targets)),
     )
+
+
+def _touched(target: Target) -> set[str]:
+    """The fields of a body that this target may need to be other than the client wrote them."""
+    usage = {"stream_options"} if target.include_usage else set()
+    maximum = {"max_tokens", "max_completion_tokens"} if target.max_tokens else set()
+    return {"model", *target.drops} | usage | maximum
 
 
 def _passthrough(provider: str, settings: PolicySettings) -> Model:

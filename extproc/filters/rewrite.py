@@ -12,9 +12,12 @@ from collections.abc import Mapping
 import msgspec
 
 from extproc.context import Exchange, Reply
+from extproc.policy import BodyPlan
 from extproc.providers import openai
 from extproc.targets import Target
 
+_LONGEST_KEPT = 1024  # bytes that a client wrote
+_MOST_KEPT = 1024
 _MAXIMUMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
@@ -56,18 +59,30 @@ def _rewrite_each(exchange: Exchange) -> None:
     body, model = exchange.body, exchange.model
     assert body is not None
     assert model is not None
+    own, rest = body.split(model.varying)
+    # Hardly any of it changes from request to request: what was worked out once is kept.
+    key = (exchange.order, exchange.operation_path, exchange.query, exchange.chunks, bool(rest))
+    values = tuple([(name, bytes(raw)) for name, raw in own.items()])
+    plan = model.plans.get((key, values))
+    if plan is None:
+        plan = _plan(exchange, own, "," if rest else "")
+        if sum([len(value) for _, value in values]) + len(exchange.query) <= _LONGEST_KEPT:
+            if len(model.plans) >= _MOST_KEPT:
+                model.plans.clear()
+            model.plans[key, values] = plan
+    exchange.strip_usage = plan.strip_usage
+    exchange.rewritten = openai.encode({**plan.first, **rest})
+    exchange.later_attempts = f"1 {plan.length} {len(exchange.rewritten)}\n{plan.lines}"
+
+
+def _plan(exchange: Exchange, own: Mapping[str, msgspec.Raw], comma: str) -> BodyPlan:
+    model = exchange.model
+    assert model is not None
     targets = [model.targets[index] for index in exchange.order]
-    changes = {index: _changes(exchange, model.targets[index]) for index in set(exchange.order)}
-    differing = {"model"}.union(*changes.values())
-    own, rest = body.split(differing)
     kept = {name: openai.compact(raw) for name, raw in own.items()}
-    heads = {index: _present({**kept, **changes[index]}) for index in changes}
-    exchange.rewritten = openai.encode({**heads[exchange.order[0]], **rest})
-    comma = "," if rest else ""
-    written = {index: openai.encode_members(head).decode() + comma for index, head in heads.items()}
-    texts = [written[index] for index in exchange.order]
-    length = len(texts[0].encode())
-    exchange.later_attempts = _later(exchange, targets, texts, 1, length, len(exchange.rewritten))
+    heads = [_present({**kept, **_changes(exchange, target)}) for target in targets]
+    texts = [openai.encode_members(head).decode() + comma for head in heads]
+    return BodyPlan(heads[0], len(texts[0].encode()), _lines(exchange, targets, texts), exchange.strip_usage)
 
 
 def _rewrite_form(exchange: Exchange) -> None:
@@ -81,7 +96,7 @@ def _rewrite_form(exchange: Exchange) -> None:
     if not model.uniform:
         size = len(raw) - (form.end - form.start) + len(first)
         texts = [target.model for target in targets]
-        exchange.later_attempts = _later(exchange, targets, texts, form.start, len(first), size)
+        exchange.later_attempts = f"{form.start} {len(first)} {size}\n{_lines(exchange, targets, texts)}"
 
 
 def _present(fields: Mapping[str, msgspec.Raw | None]) -> dict[str, msgspec.Raw]:
@@ -114,15 +129,14 @@ def _changes(exchange: Exchange, target: Target) -> dict[str, msgspec.Raw | None
     return changes
 
 
-def _later(exchange: Exchange, targets: list[Target], texts: list[str], start: int, length: int, size: int) -> str:
-    """Where the piece to replace stands and how long the body is; then each attempt's path and its piece.
+def _lines(exchange: Exchange, targets: list[Target], texts: list[str]) -> str:
+    """Of every attempt after the first: its path, and what stands in the body instead of the first one's piece.
 
-    Compact JSON holds no raw tab or line end, nor does a model's name, so these separate.
+    Before them goes where that piece stands, its length, and that of the whole body. Compact JSON holds no raw tab or
+    line end, nor does a model's name, so these separate.
     """
-    lines = [f"{start} {length} {size}"]
-    for target, text in zip(targets[1:], texts[1:], strict=True):
-        lines.append(f"{target.path(exchange.operation_path, exchange.query)}\t{text}")
-    return "\n".join(lines)
+    later = zip(targets[1:], texts[1:], strict=True)
+    return "\n".join([f"{target.path(exchange.operation_path, exchange.query)}\t{text}" for target, text in later])
 
 
 def plan_paths(exchange: Exchange) -> None:
@@ -131,4 +145,4 @@ def plan_paths(exchange: Exchange) -> None:
     assert model is not None
     if not model.uniform:
         targets = [model.targets[index] for index in exchange.order]
-        exchange.later_attempts = _later(exchange, targets, [""] * len(targets), 0, 0, 0)
+        exchange.later_attempts = f"0 0 0\n{_lines(exchange, targets, [''] * len(targets))}"
