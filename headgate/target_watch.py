@@ -32,6 +32,7 @@ _BROKEN = frozenset(
         "upstream_max_stream_duration_reached",
     }
 )
+_SWITCHED = 101  # a WebSocket that was opened went well, however it ended
 # What a provider says to the holder of a key: to a client's own it says nothing about ours.
 _OF_THE_ACCOUNT = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED, Reason.REFUSED})
 
@@ -87,7 +88,8 @@ class TargetWatch:
                 continue
             first = self._first(record)
             self._health.ended(first, record.seconds)
-            if record.status < 400 and not _BROKEN.intersection(record.flags):
+            broken = _BROKEN.intersection(record.flags) and record.status != _SWITCHED
+            if record.status < 400 and not broken:
                 self._health.succeeded(record.cluster, record.answered_seconds, record.seconds)
                 self._metrics.attempts.labels(record.provider, record.target_model or "none", "ok").inc()
 

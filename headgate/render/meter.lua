@@ -15,7 +15,7 @@
 -- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
 --      detail: "total prompt completion cached", each a number or -}
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
--- response counts, and an echoed object cannot lower it.
+-- response counts, and an echoed object cannot lower it. In a WebSocket there are many answers: theirs are added up.
 
 local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
 local BATCH = 4096         -- bytes searched at once
@@ -82,6 +82,10 @@ local function larger(a, b)
   return (not a or b and b > a) and b or a
 end
 
+local function sum(a, b)
+  return b and (a or 0) + b or a
+end
+
 local function record(meter, object, number)
   local total = number(object, "total_tokens")
   local prompt = number(object, "prompt_tokens") or number(object, "input_tokens")
@@ -91,10 +95,13 @@ local function record(meter, object, number)
     local read, written = number(object, "cache_read_input_tokens"), number(object, "cache_creation_input_tokens")
     prompt, cached = prompt + (read or 0) + (written or 0), cached or read
   end
-  meter.prompt, meter.completion = larger(meter.prompt, prompt), larger(meter.completion, completion)
-  meter.cached = larger(meter.cached, cached)
-  if not total and (prompt or completion) then total = (meter.prompt or 0) + (meter.completion or 0) end
-  if total then meter.total, meter.changed = larger(meter.total, total), true end
+  local join = meter.join
+  meter.prompt, meter.completion = join(meter.prompt, prompt), join(meter.completion, completion)
+  meter.cached = join(meter.cached, cached)
+  if not total and (prompt or completion) then
+    total = join == sum and (prompt or 0) + (completion or 0) or (meter.prompt or 0) + (meter.completion or 0)
+  end
+  if total then meter.total, meter.changed = join(meter.total, total), true end
 end
 
 -- The object that opens at `brace` is recorded. Returns where it ends, nil when `s` ends first.
@@ -157,7 +164,7 @@ local function missing_end(before, tail)
 end
 
 local function watch(handle, chunks)
-  local meter = {}
+  local meter = { join = larger }
   local parts, n, size = {}, 0, 0
   local before = ""   -- what was searched last
   for chunk in handle:bodyChunks() do
@@ -180,6 +187,19 @@ local function watch(handle, chunks)
   if n > 0 then
     scan(meter, concat(parts, "", 1, n))
     publish(handle, meter)
+  end
+end
+
+-- What a WebSocket says: each answer has a usage of its own. Published at once, since the end of one is never seen here.
+local function listen(handle)
+  local meter, carry = { join = sum }, ""
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    if length > 0 then
+      local _
+      _, carry = scan(meter, carry .. chunk:getBytes(0, length))
+      publish(handle, meter)
+    end
   end
 end
 
@@ -211,7 +231,7 @@ local function without_usage(state, text)
 end
 
 local function strip(handle)
-  local meter, state, held = {}, { swallow = false }, ""
+  local meter, state, held = { join = larger }, { swallow = false }, ""
   local third, second, last = "", "", ""   -- what came last
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
@@ -267,7 +287,9 @@ function envoy_on_response(handle)
   local usage = metadata:get("headgate.usage")
   if not (usage or LIMITS) then return end
   if usage and usage.limits then tell_limits(headers, usage.limits) end
-  if tonumber(headers:get(":status")) >= 400 then
+  local status = tonumber(headers:get(":status"))
+  if status == 101 then return listen(handle) end
+  if status >= 400 then
     if usage then metadata:set("headgate.usage", LIMITS and "detail" or "total", LIMITS and "0 - - -" or 0) end
     return
   end

@@ -71,6 +71,7 @@ def shared_studio() -> Iterator[Studio]:
                     "team-a", models=["voice", "cloud", "failing", "mixed", "text"], passthrough=["plain", "mute"]
                 ),
                 key_entry("own", own_provider_keys=True),
+                key_entry("metered", models=["voice"], limits={"requests": "4/year", "tokens": "100000/year"}),
             ],
         }  # fmt: skip
         with Gateway(config) as gateway:
@@ -285,3 +286,42 @@ async def test_a_session_with_the_clients_own_key(studio: Studio) -> None:
     assert got.header("api-key") == "mine"
     assert got.header("x-provider-key") is None
     assert "provider-azure" not in json.dumps(got.headers)
+
+
+async def test_sessions_are_limited_and_their_answers_add_up(studio: Studio) -> None:
+    """Whether the client would compress or not: what is compressed could not be metered."""
+    for compress in (0, 15):
+        more = {"x-fake": "usage_tokens=1000"}
+        path = "/v1/realtime?model=voice"
+        async with session(studio, path, "sk-metered", headers=more, compress=compress) as socket:
+            assert not socket.compress
+            for _ in range(3):
+                await talk(socket)
+    gateway = studio.gateway
+
+    def left() -> int:
+        answer = refused(studio, "/v1/realtime?model=voice", "sk-metered")
+        assert answer.status == 429
+        return int(answer.header("x-ratelimit-remaining-tokens") or 0)
+
+    for _ in range(2):
+        async with session(studio, path, "sk-metered") as socket:
+            pass
+    gateway.wait_for(lambda: left() == 100_000 - 6000)
+    answer = refused(studio, path, "sk-metered")
+    assert answer.error["code"] == "rate_limit_exceeded"
+    assert answer.header("x-headgate-provider") is None  # nobody was asked
+    tokens = [line["tokens"] for line in gateway.log_lines("request") if line["key"] == "metered" and line["tokens"]]
+    assert tokens == [3000, 3000]
+
+
+async def test_a_session_that_ends_is_no_failure(studio: Studio) -> None:
+    """A server closes first (RFC 6455, 7.1.1): that is no broken answer."""
+    gateway = studio.gateway
+    before = gateway.metric("headgate_attempts_total", provider="azure", reason="ok")
+    for fake in ("close=true", "", "close=true", "reset=body", "close=true"):
+        async with session(studio, "/v1/realtime?model=cloud", headers={"x-fake": fake}) as socket:
+            await socket.send_str("{}")
+            await socket.receive(timeout=10)
+    gateway.wait_for(lambda: gateway.metric("headgate_attempts_total", provider="azure", reason="ok") == before + 5)
+    assert [one["state"] for one in gateway.targets("cloud")] == ["available"]
