@@ -104,7 +104,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
 
 
 def _size_limit(settings: Settings) -> Json:
-    """How large a body may be that ext_proc must hold. What passes through, and what a WebSocket says, is never held."""
+    """How large a body may be that ext_proc must hold. What passes through or is said in a WebSocket is never held."""
     not_held = [
         _request_header(":path", {"prefix": PREFIX}),
         _request_header("upgrade", {"exact": "websocket", "ignore_case": True}),

@@ -264,3 +264,20 @@ def test_tokens_are_settled_by_the_usage_of_the_answer(passing: Pass) -> None:
     headers = (("content-type", "application/json"), ("x-fake", "usage_tokens=4321"))
     assert passing.ask("/p/vendor/chat/completions", "POST", body, "sk-metered", *headers).status == 200
     passing.gateway.wait_for(lambda: before - left() == 4321)
+
+
+def test_limits_that_ext_proc_decides_are_the_same() -> None:
+    with ProviderThread("vendor") as vendor:
+        config: dict[str, Any] = {
+            "limits": {"enforce": "in_process"},
+            "providers": {"vendor": {"dialect": "openai", "base_url": vendor.base_url}},
+            "models": {"m": {"provider": "vendor"}},
+            "keys": [
+                key_entry("few", passthrough=["vendor"], limits={"requests": "3/year"}),
+                key_entry("metered", passthrough=["vendor"], limits={"tokens": "1000000/year"}),
+            ],
+        }
+        with Gateway(config) as gateway:
+            passing = Pass(gateway, vendor, vendor)
+            test_requests_count(passing)
+            test_tokens_are_settled_by_the_usage_of_the_answer(passing)

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from headgate.fake_provider.recorder import Received
-from tests.gateway import Answer, Gateway, key_entry, post
+from tests.gateway import Answer, Gateway, key_entry, post, raw_request
 from tests.provider_thread import ProviderThread
 
 HANDSHAKE = (
@@ -179,8 +179,6 @@ def refused(studio: Studio, path: str, key: str | None = "sk-team-a", *more: tup
     host = studio.gateway.listen
     lines = [f"GET {path} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in (*HANDSHAKE, *more))]
     lines += ["connection: Upgrade"] + ([f"authorization: Bearer {key}"] if key else [])
-    from tests.gateway import raw_request
-
     return raw_request(host, ("\r\n".join(lines) + "\r\n\r\n").encode(), timeout=3)
 
 
