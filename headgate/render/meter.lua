@@ -163,8 +163,13 @@ local function missing_end(before, tail)
   return sub(text, -2) == "\n\n" and TRUNCATED or "\n\n" .. TRUNCATED
 end
 
+-- Whether a finish reason stands in `s`, as it is usually written: it may come long before the end.
+local function finishes(s)
+  return find(s, '"finish_reason":"', 1, true) or find(s, '"finish_reason": "', 1, true)
+end
+
 local function watch(handle, chunks)
-  local meter = { join = larger }
+  local meter, finished = { join = larger }, not chunks
   local parts, n, size = {}, 0, 0
   local before = ""   -- what was searched last
   for chunk in handle:bodyChunks() do
@@ -175,11 +180,12 @@ local function watch(handle, chunks)
       size = size + length
       if size >= BATCH then
         before = concat(parts, "", 1, n)
+        finished = finished or finishes(before)
         local _, carry = scan(meter, before)
         publish(handle, meter)
         parts[1], n, size = carry, 1, 0
       end
-    elseif chunks then   -- only the end of a stream is an empty chunk
+    elseif not finished then   -- only the end of a stream is an empty chunk
       local text = missing_end(before, concat(parts, "", 1, n))
       if text then chunk:setBytes(text) end
     end
@@ -232,12 +238,13 @@ end
 
 local function strip(handle)
   local meter, state, held = { join = larger }, { swallow = false }, ""
-  local third, second, last = "", "", ""   -- what came last
+  local third, second, last, finished = "", "", "", false   -- what came last
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
     if length > 0 then
       local s = chunk:getBytes(0, length)
       if #last < SMALL then last = last .. s else third, second, last = second, last, s end
+      finished = finished or finishes(s)
       local changed = held ~= ""
       if changed then s = held .. s; held = "" end
       if byte(s, #s) ~= 10 then
@@ -254,7 +261,7 @@ local function strip(handle)
       end
       if changed then chunk:setBytes(s) end
     else
-      local text = missing_end(third .. second, last)
+      local text = not finished and missing_end(third .. second, last)
       if text or held ~= "" then chunk:setBytes(held .. (text or "")) end
     end
   end

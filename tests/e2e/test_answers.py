@@ -195,7 +195,7 @@ def test_half_an_answer_is_an_error(row: Row, key: str, asked: bool, fake: str) 
 @pytest.mark.parametrize("asked", [False, True], ids=["stripped", "asked"])
 @pytest.mark.parametrize(
     "fake",
-    ["", "no_done=true", "no_done=true,split=7", "no_done=true,newline=crlf", "no_done=true,usage=none", "no_done=true,usage=huge", "chunks=0", "usage=huge,split=1000"],
+    ["", "no_done=true", "no_done=true,split=7", "no_done=true,newline=crlf", "no_done=true,usage=none", "no_done=true,usage=huge", "no_done=true,usage=huge,split=1000", "chunks=0", "usage=huge,split=1000"],
 )  # fmt: skip
 def test_a_whole_answer_is_left_as_it_is(row: Row, key: str, asked: bool, fake: str) -> None:
     options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
