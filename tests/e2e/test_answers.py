@@ -33,13 +33,17 @@ class Row:
 
 def configuration(providers: tuple[ProviderThread, ...]) -> dict[str, Any]:
     names = [f"p{number}" for number in range(len(providers))]
+    named = providers[0].base_url.replace("127.0.0.1", "localhost")
     return {
         "providers": {
-            name: {"dialect": "openai", "base_url": one.base_url} for name, one in zip(names, providers, strict=True)
+            **{name: {"dialect": "openai", "base_url": one.base_url} for name, one in zip(names, providers, strict=True)},
+            "named": {"dialect": "openai", "base_url": named},
+            "nowhere": {"dialect": "openai", "base_url": "http://no-such-host.invalid/v1"},
         },
         "models": {
             "row": [{"provider": name, "model": f"m{place}", "priority": place} for place, name in enumerate(names)],
             "one": {"provider": "p0", "model": "m0"},
+            "by name": [{"provider": "nowhere"}, {"provider": "named", "model": "n", "priority": 1}],
             "first byte": {
                 "targets": [
                     {"provider": "p0", "model": "fake:delay_ms=5000"},
@@ -148,6 +152,13 @@ def test_an_answer_tells_who_served_it(row: Row) -> None:
     assert sorted(told) == [("x-headgate-attempts", "1"), ("x-headgate-model", "m0"), ("x-headgate-provider", "p0")]
     for got in row.providers[0].requests:
         assert not [name for name, _ in got.headers if name.startswith("x-headgate")]
+
+
+def test_names_are_looked_up_and_what_has_no_address_is_passed_over(row: Row) -> None:
+    answer = row.ask("", "by name")
+    told = [answer.header(f"x-headgate-{name}") for name in ("provider", "model", "attempts")]
+    assert (answer.status, told) == (200, ["named", "n", "2"])
+    assert str(row.providers[0].requests[0].header("host")).startswith("localhost:")
 
 
 def test_answers_tell_nothing_when_they_must_not() -> None:

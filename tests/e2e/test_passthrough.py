@@ -42,6 +42,9 @@ def shared_pass() -> Iterator[Pass]:
                     "base_url": vendor.base_url.removesuffix("/v1") + "/tenants/one/v1",
                 },
                 "other": {"dialect": "openai", "base_url": other.base_url, "api_key": "sk-of-other"},
+                "large": {
+                    "dialect": "openai", "base_urls": ["http://127.0.0.2:9/v1", vendor.base_url],
+                },
                 "two": {
                     "dialect": "openai", "api_key": "sk-of-two",
                     "base_urls": ["http://127.0.0.1:9/v1", other.base_url.removesuffix("/v1") + "/deep/v2"],
@@ -49,7 +52,7 @@ def shared_pass() -> Iterator[Pass]:
             },
             "models": {"m": {"provider": "vendor"}},
             "keys": [
-                key_entry("team-a", passthrough=["vendor", "two"]),
+                key_entry("team-a", passthrough=["vendor", "two", "large"]),
                 key_entry("nothing"),
                 key_entry("all", passthrough=["*"]),
                 key_entry("few", passthrough=["vendor"], limits={"requests": "3/year"}),
@@ -176,6 +179,15 @@ def test_the_other_endpoint_when_the_first_refuses(passing: Pass) -> None:
         assert answer.status == 200, answer.raw
     got = [(one.path, one.body) for one in passing.other.requests]
     assert got == [(f"/deep/v2/things/{number}?a=1", b"once") for number in range(6)]
+
+
+@pytest.mark.parametrize("_turn", range(4))
+def test_a_body_goes_to_the_other_endpoint_whole(passing: Pass, _turn: int) -> None:
+    """As long as it may be held: of a longer one nothing is left to send again."""
+    body = bytes(range(256)) * (MAX_BODY // 256)
+    answer = passing.ask("/p/large/things", "POST", body)
+    assert answer.status == 200, answer.raw
+    assert passing.vendor.requests[0].body == body
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
