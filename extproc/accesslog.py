@@ -33,10 +33,11 @@ _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.value
 class RequestRecord(NamedTuple):
     """One finished request. Times are in seconds, None where there was none; tokens None when not reported.
 
-    `cluster`, `provider` and `target_model` say who was asked last: whoever served it. `route` is Envoy's name
-    of the route and `first_group` its group that was to be tried first, unless there was exactly one attempt. `first_byte_seconds` counts from the request,
-    `answered_seconds` from the start of the attempt that was answered. `reservation` is what the limits inside ext_proc
-    reserved, `charged` the tokens to settle it with: what the provider reported, else the estimate, and 0 for an error.
+    `cluster`, `provider` and `target_model` say who was asked last: whoever served it. `route` is Envoy's name of the
+    route, and `first_group` its group that was to be tried first, unless there was exactly one attempt.
+    `first_byte_seconds` counts from the request, `answered_seconds` from the start of the attempt that was answered.
+    `reservation` is what the limits inside ext_proc reserved, `charged` the tokens to settle it with: what the provider
+    reported, else the estimate, and 0 for an error.
     """
 
     request_id: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -214,6 +215,28 @@ def test_nothing_else_takes_a_websocket(studio: Studio, path: str) -> None:
     answer = refused(studio, path)
     assert 400 <= answer.status < 500
     assert len(studio.plain.requests) == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/p/mute/x", "/v1/realtime?model=voice"])
+@pytest.mark.parametrize(
+    "upgrade", ["upgrade: websocket\r\nupgrade: h2c", "upgrade: h2c", "upgrade: websocket, h2c", "upgrade: WebSocket"]
+)
+def test_odd_upgrades_reach_nobody_or_the_session(studio: Studio, method: str, path: str, upgrade: str) -> None:
+    host = studio.gateway.listen
+    body = b'{"model":"text","messages":[]}'
+    head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer sk-team-a\r\nconnection: Upgrade\r\n"
+    head += f"{upgrade}\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n" if method == "POST" else "\r\n"
+    address, _, port = host.partition(":")
+    with socket.create_connection((address, int(port)), timeout=5) as connection:
+        connection.sendall(head.encode() + (body if method == "POST" else b""))
+        status = int(connection.recv(65536).split(b" ")[1])
+    if status == 101:
+        assert (method, path, upgrade) == ("GET", "/v1/realtime?model=voice", "upgrade: WebSocket")
+    else:
+        assert 400 <= status < 500 or upgrade == "upgrade: h2c"  # which is passed over
+        assert not any(one.header("upgrade") for one in studio.plain.requests)
 
 
 async def test_a_browser_brings_its_key_as_a_subprotocol(studio: Studio) -> None:
