@@ -33,10 +33,11 @@ _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.value
 class RequestRecord(NamedTuple):
     """One finished request. Times are in seconds, None where there was none; tokens None when not reported.
 
-    `cluster`, `provider` and `target_model` say who was asked last: whoever served it. `first_group` is the group of
-    the route that was tried first, when there were several attempts. `first_byte_seconds` counts from the request,
-    `answered_seconds` from the start of the attempt that was answered. `reservation` is what the limits inside ext_proc
-    reserved, `charged` the tokens to settle it with: what the provider reported, else the estimate, and 0 for an error.
+    `cluster`, `provider` and `target_model` say who was asked last: whoever served it. `route` is Envoy's name of the
+    route, and `first_group` its group that was to be tried first, unless there was exactly one attempt.
+    `first_byte_seconds` counts from the request, `answered_seconds` from the start of the attempt that was answered.
+    `reservation` is what the limits inside ext_proc reserved, `charged` the tokens to settle it with: what the provider
+    reported, else the estimate, and 0 for an error.
     """
 
     request_id: str
@@ -46,6 +47,7 @@ class RequestRecord(NamedTuple):
     key: str
     model: str
     cluster: str
+    route: str
     first_group: str
     provider: str
     target_model: str
@@ -100,7 +102,8 @@ def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRec
         key=_text(facts, "key"),
         model=model,
         cluster=target.cluster if target is not None else "",
-        first_group=_first_group(metadata) if common.upstream_request_attempt_count > 1 else "",
+        route=common.route_name,
+        first_group=_first_group(metadata) if common.upstream_request_attempt_count != 1 else "",
         provider=target.provider if target is not None else "",
         target_model=target.model if target is not None else model,
         seconds=_seconds(common.duration) or _seconds(common.time_to_last_downstream_tx_byte) or 0.0,

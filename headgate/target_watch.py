@@ -15,7 +15,7 @@ from extproc.balance.board import Board
 from extproc.balance.health import Health
 from extproc.balance.neighbours import Ended, Neighbours
 from extproc.balance.standing import State, TargetReport
-from extproc.policy import Policy
+from extproc.policy import Model, Policy
 from extproc.targets import OWN_KEY, Target
 from sidecar.metrics import Metrics
 
@@ -33,6 +33,7 @@ _BROKEN = frozenset(
         "upstream_max_stream_duration_reached",
     }
 )
+_SWITCHED = 101  # a WebSocket that was opened went well, however it ended
 # What a provider says to the holder of a key: to a client's own it says nothing about ours.
 _OF_THE_ACCOUNT = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED, Reason.REFUSED})
 
@@ -48,7 +49,8 @@ class TargetWatch:
         self._policy = policy
         self._unix_time = unix_time
         self._known: Mapping[str, Target] = {}
-        self._generations: deque[Mapping[str, Target]] = deque(maxlen=_GENERATIONS)
+        self._routes: Mapping[str, Model] = {}
+        self._generations: deque[tuple[Mapping[str, Target], Mapping[str, Model]]] = deque(maxlen=_GENERATIONS)
         self._states: dict[str, State] = {}
         self._worker: int | None = None
         self._neighbours: Neighbours | None = None
@@ -56,9 +58,10 @@ class TargetWatch:
 
     def take(self, policy: Policy) -> None:
         """This policy is in force from now on."""
-        self._generations.append(policy.targets())
-        self._known = {cluster: target for one in self._generations for cluster, target in one.items()}
         every = (*policy.models.values(), *policy.passthroughs.values())
+        self._generations.append((policy.targets(), {model.route: model for model in every}))
+        self._known = {cluster: target for one, _ in self._generations for cluster, target in one.items()}
+        self._routes = {route: model for _, one in self._generations for route, model in one.items()}
         self._health.keep(choice for model in every for choice in model.pool.choices)
 
     def targets(self) -> Mapping[str, Target]:
@@ -109,14 +112,15 @@ class TargetWatch:
         """Requests have ended."""
         elsewhere: dict[int, list[Ended]] = {}
         for record in records:
-            if not record.cluster:
-                continue
             first = self._first(record)
             if record.worker is None or record.worker == self._worker:
                 self._health.ended(first, record.seconds)
             else:
                 elsewhere.setdefault(record.worker, []).append(Ended(first, record.seconds))
-            if record.status < 400 and not _BROKEN.intersection(record.flags):
+            if not record.cluster:
+                continue
+            broken = _BROKEN.intersection(record.flags) and record.status != _SWITCHED
+            if record.status < 400 and not broken:
                 self._health.succeeded(record.cluster, record.answered_seconds, record.seconds)
                 self._metrics.attempts.labels(record.provider, record.target_model or "none", "ok").inc()
         if self._neighbours is not None:
@@ -124,11 +128,11 @@ class TargetWatch:
                 self._neighbours.ended(worker, ended)
 
     def _first(self, record: RequestRecord) -> str:
-        """The cluster that was tried first."""
-        model = self._policy().models.get(record.model)
-        if record.attempts < 2 or model is None or not record.first_group[:1].isdigit():
+        """The cluster that was to be tried first; with no attempt at all, a limit has refused the request meanwhile."""
+        model = self._routes.get(record.route.partition("+")[0]) if record.attempts != 1 else None
+        if model is None:
             return record.cluster
-        index = int(record.first_group.partition("+")[0])
+        index = int(record.first_group.partition("+")[0]) if record.first_group[:1].isdigit() else 0
         return model.targets[index].cluster if index < len(model.targets) else record.cluster
 
     def _count(self, attempt: Attempt) -> None:

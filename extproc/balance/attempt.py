@@ -12,6 +12,8 @@ from extproc.balance import waits
 
 ANSWER_HEADERS = waits.HEADERS  # what Envoy is to log of a provider's answer
 
+_SWITCHED = 101  # a WebSocket was opened: that is the answer, and who ends it, and how, is a matter of the session
+
 
 class Reason(StrEnum):
     """Why an attempt failed: a small closed set, for the labels of metrics."""
@@ -26,7 +28,7 @@ class Reason(StrEnum):
     SERVER_ERROR = "server_error"  # any other 5xx
     REFUSED = "refused"  # 401, 402, 403: the key or the account is not welcome
     STATUS = "status"  # any other answer
-    CANCELLED = "cancelled"  # the client left, it seems: nothing is known of the target
+    CANCELLED = "cancelled"  # the client left, or a WebSocket ended: nothing is known of the target
 
 
 class Attempt(NamedTuple):
@@ -62,7 +64,7 @@ def _reason(common: AccessLogCommon, status: int) -> Reason:
     """
     flags = common.response_flags
     left = flags.downstream_connection_termination or flags.downstream_remote_reset
-    if left and status < 400:
+    if (left and status < 400) or status == _SWITCHED:
         return Reason.CANCELLED
     return _without_answer(common, flags) or _of_status(status)
 

@@ -33,8 +33,8 @@ def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchang
             raise Rejected(400, "The path climbs out of itself behind an encoded slash.", code="invalid_path")
         exchange.model = model
         exchange.realtime = is_websocket(exchange.headers)
-        if exchange.realtime and not model.targets[0].realtime:
-            raise Rejected(400, f"The provider '{provider}' serves no WebSockets.", code="realtime_not_available")
+        if exchange.realtime and not (model.targets[0].realtime and exchange.headers.one(":method") == "GET"):
+            raise Rejected(400, f"'{provider}' serves no WebSocket here.", code="realtime_not_available")
         exchange.operation_path = f"/{rest}"
         exchange.query = query
         length = exchange.headers.one("content-length")

@@ -23,6 +23,8 @@ def open_realtime(draw: Callable[[], float], health: Health) -> Callable[[Exchan
     def take(exchange: Exchange) -> Reply | None:
         if plain_path(exchange.headers) != PATH:
             return None
+        if exchange.headers.one(":method") != "GET":
+            raise Rejected(405, f"{PATH} answers GET only.", code="method_not_allowed", headers=(("allow", "GET"),))
         if not is_websocket(exchange.headers):
             raise Rejected(426, f"{PATH} is for WebSockets.", code="upgrade_required")
         query = parse_qsl(exchange.headers.one(":path").partition("?")[2], keep_blank_values=True)

@@ -69,9 +69,9 @@ def target_cluster(target: Target, provider: ProviderSettings, variant: str, cre
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     numeric = _is_address(url.hostname)
-    localities: list[Json] = [{"lb_endpoints": [_endpoint(url.hostname, port, url.netloc)]}]
+    localities: list[Json] = [{"lb_endpoints": [_endpoint(url.hostname, port, url.netloc, target)]}]
     if not numeric:
-        localities.append({"priority": 1, "lb_endpoints": [_endpoint(*_NOWHERE, url.netloc)]})
+        localities.append({"priority": 1, "lb_endpoints": [_endpoint(*_NOWHERE, url.netloc, target)]})
     cluster: Json = {
         "name": target.cluster + variant,
         "alt_stat_name": f"provider_{target.provider}",
@@ -84,7 +84,6 @@ def target_cluster(target: Target, provider: ProviderSettings, variant: str, cre
             # Any address that works serves all: only when there is none is the next priority looked at.
             "policy": {"overprovisioning_factor": 100_000},
         },
-        "metadata": {"filter_metadata": {METADATA: {"provider": target.provider, "model": target.model}}},
         "circuit_breakers": {"thresholds": [_thresholds(provider)]},
         "typed_extension_protocol_options": {
             HTTP_OPTIONS: _http_options(target, variant, secure, credential_source),
@@ -110,12 +109,14 @@ _OUTLIERS = {
 }
 
 
-def _endpoint(host: str, port: int, authority: str) -> Json:
+def _endpoint(host: str, port: int, authority: str, target: Target) -> Json:
     return {
         "endpoint": {
             "address": {"socket_address": {"address": host, "port_value": port}},
             "hostname": authority,
-        }
+        },
+        # For the answer's headers. The cluster's own would be told of a request, too, that was never sent there.
+        "metadata": {"filter_metadata": {METADATA: {"provider": target.provider, "model": target.model}}},
     }
 
 
@@ -133,14 +134,17 @@ def _is_address(host: str) -> bool:
 
 def _http_options(target: Target, variant: str, secure: bool, credential_source: Json | None) -> Json:
     header = DIALECTS[target.dialect].credential_header
-    kept = [header] if OWN_KEY in variant else []
+    removed = list(PRIVATE_HEADERS)
+    if OWN_KEY in variant:
+        removed.remove(header)
     if REALTIME in variant:
-        kept.append(PROTOCOLS_HEADER)  # ext_proc has taken the key out of it
+        removed.remove(PROTOCOLS_HEADER)  # ext_proc has taken the key out of it
+        removed.append("sec-websocket-extensions")  # what is compressed cannot be metered
     filters = [
         typed(
             "envoy.filters.http.header_mutation",
             "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-            mutations={"request_mutations": [{"remove": name} for name in PRIVATE_HEADERS if name not in kept]},
+            mutations={"request_mutations": [{"remove": name} for name in removed]},
         )
     ]
     if target.several:

@@ -15,7 +15,7 @@
 -- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
 --      detail: "total prompt completion cached", each a number or -}
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
--- response counts, and an echoed object cannot lower it.
+-- response counts, and an echoed object cannot lower it. In a WebSocket there are many answers: theirs are added up.
 
 local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
 local BATCH = 4096         -- bytes searched at once
@@ -83,6 +83,10 @@ local function larger(a, b)
   return (not a or b and b > a) and b or a
 end
 
+local function sum(a, b)
+  return b and (a or 0) + b or a
+end
+
 local function record(meter, object, number)
   local total = number(object, "total_tokens")
   local prompt = number(object, "prompt_tokens") or number(object, "input_tokens")
@@ -92,10 +96,13 @@ local function record(meter, object, number)
     local read, written = number(object, "cache_read_input_tokens"), number(object, "cache_creation_input_tokens")
     prompt, cached = prompt + (read or 0) + (written or 0), cached or read
   end
-  meter.prompt, meter.completion = larger(meter.prompt, prompt), larger(meter.completion, completion)
-  meter.cached = larger(meter.cached, cached)
-  if not total and (prompt or completion) then total = (meter.prompt or 0) + (meter.completion or 0) end
-  if total then meter.total, meter.changed = larger(meter.total, total), true end
+  local join = meter.join
+  meter.prompt, meter.completion = join(meter.prompt, prompt), join(meter.completion, completion)
+  meter.cached = join(meter.cached, cached)
+  if not total and (prompt or completion) then
+    total = join == sum and (prompt or 0) + (completion or 0) or (meter.prompt or 0) + (meter.completion or 0)
+  end
+  if total then meter.total, meter.changed = join(meter.total, total), true end
 end
 
 -- The object that opens at `brace` is recorded. Returns where it ends, nil when `s` ends first.
@@ -157,8 +164,13 @@ local function missing_end(before, tail)
   return sub(text, -2) == "\n\n" and TRUNCATED or "\n\n" .. TRUNCATED
 end
 
+-- Whether a finish reason stands in `s`, as it is usually written: it may come long before the end.
+local function finishes(s)
+  return find(s, '"finish_reason":"', 1, true) or find(s, '"finish_reason": "', 1, true)
+end
+
 local function watch(handle, chunks)
-  local meter = {}
+  local meter, finished = { join = larger }, not chunks
   local parts, n, size = {}, 0, 0
   local before, total = "", 0   -- what was searched last, and how much there was
   for chunk in handle:bodyChunks() do
@@ -169,11 +181,12 @@ local function watch(handle, chunks)
       size = size + length
       if size >= BATCH then
         before = concat(parts, "", 1, n)
+        finished = finished or finishes(before)
         local _, carry = scan(meter, before)
         publish(handle, meter)
         parts, n, size, total = { carry }, 1, 0, total + size
       end
-    elseif chunks then   -- only the end of a stream is an empty chunk
+    elseif not finished then   -- only the end of a stream is an empty chunk
       local text = missing_end(before, concat(parts, "", 1, n))
       if text then chunk:setBytes(text) end
     end
@@ -184,6 +197,19 @@ local function watch(handle, chunks)
   end
   parts, before = nil, nil
   if total > LARGE then collectgarbage() end   -- by itself Lua would keep all of it until it needs room again
+end
+
+-- What a WebSocket says: each answer has a usage of its own. Published at once, since the end of one is never seen here.
+local function listen(handle)
+  local meter, carry = { join = sum }, ""
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    if length > 0 then
+      local _
+      _, carry = scan(meter, carry .. chunk:getBytes(0, length))
+      publish(handle, meter)
+    end
+  end
 end
 
 -- Whether an unfinished line may still become a `data: {` line.
@@ -214,13 +240,14 @@ local function without_usage(state, text)
 end
 
 local function strip(handle)
-  local meter, state, held = {}, { swallow = false }, ""
-  local third, second, last = "", "", ""   -- what came last
+  local meter, state, held = { join = larger }, { swallow = false }, ""
+  local third, second, last, finished = "", "", "", false   -- what came last
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
     if length > 0 then
       local s = chunk:getBytes(0, length)
       if #last < SMALL then last = last .. s else third, second, last = second, last, s end
+      finished = finished or finishes(s)
       local changed = held ~= ""
       if changed then s = held .. s; held = "" end
       if byte(s, #s) ~= 10 then
@@ -237,7 +264,7 @@ local function strip(handle)
       end
       if changed then chunk:setBytes(s) end
     else
-      local text = missing_end(third .. second, last)
+      local text = not finished and missing_end(third .. second, last)
       if text or held ~= "" then chunk:setBytes(held .. (text or "")) end
     end
   end
@@ -270,7 +297,9 @@ function envoy_on_response(handle)
   local usage = metadata:get("headgate.usage")
   if not (usage or LIMITS) then return end
   if usage and usage.limits then tell_limits(headers, usage.limits) end
-  if tonumber(headers:get(":status")) >= 400 then
+  local status = tonumber(headers:get(":status"))
+  if status == 101 then return listen(handle) end
+  if status >= 400 then
     if usage then metadata:set("headgate.usage", LIMITS and "detail" or "total", LIMITS and "0 - - -" or 0) end
     return
   end

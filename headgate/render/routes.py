@@ -180,8 +180,8 @@ def _net(timeouts: TimeoutSettings, idle: float, attempts: int) -> Json:
 def _served_by(model: Model) -> tuple[Json, ...]:
     """Which target has answered, and at which attempt."""
     return (
-        _header("x-headgate-provider", f"%CLUSTER_METADATA({METADATA}:provider)%"),
-        *((_header("x-headgate-model", f"%CLUSTER_METADATA({METADATA}:model)%"),) if model.name else ()),
+        _header("x-headgate-provider", f"%UPSTREAM_METADATA({METADATA}:provider)%"),
+        *((_header("x-headgate-model", f"%UPSTREAM_METADATA({METADATA}:model)%"),) if model.name else ()),
         _header("x-headgate-attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
     )
 

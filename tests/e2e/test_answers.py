@@ -33,13 +33,17 @@ class Row:
 
 def configuration(providers: tuple[ProviderThread, ...]) -> dict[str, Any]:
     names = [f"p{number}" for number in range(len(providers))]
+    named = providers[0].base_url.replace("127.0.0.1", "localhost")
     return {
         "providers": {
-            name: {"dialect": "openai", "base_url": one.base_url} for name, one in zip(names, providers, strict=True)
+            **{name: {"dialect": "openai", "base_url": one.base_url} for name, one in zip(names, providers, strict=True)},
+            "named": {"dialect": "openai", "base_url": named},
+            "nowhere": {"dialect": "openai", "base_url": "http://no-such-host.invalid/v1"},
         },
         "models": {
             "row": [{"provider": name, "model": f"m{place}", "priority": place} for place, name in enumerate(names)],
             "one": {"provider": "p0", "model": "m0"},
+            "by name": [{"provider": "nowhere"}, {"provider": "named", "model": "n", "priority": 1}],
             "first byte": {
                 "targets": [
                     {"provider": "p0", "model": "fake:delay_ms=5000"},
@@ -150,6 +154,13 @@ def test_an_answer_tells_who_served_it(row: Row) -> None:
         assert not [name for name, _ in got.headers if name.startswith("x-headgate")]
 
 
+def test_names_are_looked_up_and_what_has_no_address_is_passed_over(row: Row) -> None:
+    answer = row.ask("", "by name")
+    told = [answer.header(f"x-headgate-{name}") for name in ("provider", "model", "attempts")]
+    assert (answer.status, told) == (200, ["named", "n", "2"])
+    assert str(row.providers[0].requests[0].header("host")).startswith("localhost:")
+
+
 def test_answers_tell_nothing_when_they_must_not() -> None:
     with ProviderThread("p0") as first:
         with Gateway({**configuration((first, first)), "answer_headers": False}) as gateway:
@@ -195,7 +206,7 @@ def test_half_an_answer_is_an_error(row: Row, key: str, asked: bool, fake: str) 
 @pytest.mark.parametrize("asked", [False, True], ids=["stripped", "asked"])
 @pytest.mark.parametrize(
     "fake",
-    ["", "no_done=true", "no_done=true,split=7", "no_done=true,newline=crlf", "no_done=true,usage=none", "no_done=true,usage=huge", "chunks=0", "usage=huge,split=1000"],
+    ["", "no_done=true", "no_done=true,split=7", "no_done=true,newline=crlf", "no_done=true,usage=none", "no_done=true,usage=huge", "no_done=true,usage=huge,split=1000", "chunks=0", "usage=huge,split=1000"],
 )  # fmt: skip
 def test_a_whole_answer_is_left_as_it_is(row: Row, key: str, asked: bool, fake: str) -> None:
     options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}

@@ -209,7 +209,7 @@ def test_a_spoofed_route_without_a_key_goes_nowhere(house: House) -> None:
     [
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
-        ("POST", "/v1/images/enlargements", 404),
+        ("POST", "/v1/fine_tuning/jobs", 404),
         ("GET", "/", 404),
         ("POST", "/v1/chat/completions/", 404),
         ("POST", "/v1/chat/completions/../../admin", 404),

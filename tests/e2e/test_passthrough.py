@@ -42,6 +42,9 @@ def shared_pass() -> Iterator[Pass]:
                     "base_url": vendor.base_url.removesuffix("/v1") + "/tenants/one/v1",
                 },
                 "other": {"dialect": "openai", "base_url": other.base_url, "api_key": "sk-of-other"},
+                "large": {
+                    "dialect": "openai", "base_urls": ["http://127.0.0.2:9/v1", vendor.base_url],
+                },
                 "two": {
                     "dialect": "openai", "api_key": "sk-of-two",
                     "base_urls": ["http://127.0.0.1:9/v1", other.base_url.removesuffix("/v1") + "/deep/v2"],
@@ -49,7 +52,7 @@ def shared_pass() -> Iterator[Pass]:
             },
             "models": {"m": {"provider": "vendor"}},
             "keys": [
-                key_entry("team-a", passthrough=["vendor", "two"]),
+                key_entry("team-a", passthrough=["vendor", "two", "large"]),
                 key_entry("nothing"),
                 key_entry("all", passthrough=["*"]),
                 key_entry("few", passthrough=["vendor"], limits={"requests": "3/year"}),
@@ -178,6 +181,15 @@ def test_the_other_endpoint_when_the_first_refuses(passing: Pass) -> None:
     assert got == [(f"/deep/v2/things/{number}?a=1", b"once") for number in range(6)]
 
 
+@pytest.mark.parametrize("_turn", range(4))
+def test_a_body_goes_to_the_other_endpoint_whole(passing: Pass, _turn: int) -> None:
+    """As long as it may be held: of a longer one nothing is left to send again."""
+    body = bytes(range(256)) * (MAX_BODY // 256)
+    answer = passing.ask("/p/large/things", "POST", body)
+    assert answer.status == 200, answer.raw
+    assert passing.vendor.requests[0].body == body
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_an_answer_is_never_tried_again(passing: Pass, status: int) -> None:
     answer = passing.ask(
@@ -264,3 +276,20 @@ def test_tokens_are_settled_by_the_usage_of_the_answer(passing: Pass) -> None:
     headers = (("content-type", "application/json"), ("x-fake", "usage_tokens=4321"))
     assert passing.ask("/p/vendor/chat/completions", "POST", body, "sk-metered", *headers).status == 200
     passing.gateway.wait_for(lambda: before - left() == 4321)
+
+
+def test_limits_that_ext_proc_decides_are_the_same() -> None:
+    with ProviderThread("vendor") as vendor:
+        config: dict[str, Any] = {
+            "limits": {"enforce": "in_process"},
+            "providers": {"vendor": {"dialect": "openai", "base_url": vendor.base_url}},
+            "models": {"m": {"provider": "vendor"}},
+            "keys": [
+                key_entry("few", passthrough=["vendor"], limits={"requests": "3/year"}),
+                key_entry("metered", passthrough=["vendor"], limits={"tokens": "1000000/year"}),
+            ],
+        }
+        with Gateway(config) as gateway:
+            passing = Pass(gateway, vendor, vendor)
+            test_requests_count(passing)
+            test_tokens_are_settled_by_the_usage_of_the_answer(passing)

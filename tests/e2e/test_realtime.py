@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 
 from headgate.fake_provider.recorder import Received
-from tests.gateway import Answer, Gateway, key_entry, post
+from tests.gateway import Answer, Gateway, key_entry, post, raw_request
 from tests.provider_thread import ProviderThread
 
 HANDSHAKE = (
@@ -71,6 +72,7 @@ def shared_studio() -> Iterator[Studio]:
                     "team-a", models=["voice", "cloud", "failing", "mixed", "text"], passthrough=["plain", "mute"]
                 ),
                 key_entry("own", own_provider_keys=True),
+                key_entry("metered", models=["voice"], limits={"requests": "4/year", "tokens": "100000/year"}),
             ],
         }  # fmt: skip
         with Gateway(config) as gateway:
@@ -178,8 +180,6 @@ def refused(studio: Studio, path: str, key: str | None = "sk-team-a", *more: tup
     host = studio.gateway.listen
     lines = [f"GET {path} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in (*HANDSHAKE, *more))]
     lines += ["connection: Upgrade"] + ([f"authorization: Bearer {key}"] if key else [])
-    from tests.gateway import raw_request
-
     return raw_request(host, ("\r\n".join(lines) + "\r\n\r\n").encode(), timeout=3)
 
 
@@ -215,6 +215,28 @@ def test_nothing_else_takes_a_websocket(studio: Studio, path: str) -> None:
     answer = refused(studio, path)
     assert 400 <= answer.status < 500
     assert len(studio.plain.requests) == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/p/mute/x", "/v1/realtime?model=voice"])
+@pytest.mark.parametrize(
+    "upgrade", ["upgrade: websocket\r\nupgrade: h2c", "upgrade: h2c", "upgrade: websocket, h2c", "upgrade: WebSocket"]
+)
+def test_odd_upgrades_reach_nobody_or_the_session(studio: Studio, method: str, path: str, upgrade: str) -> None:
+    host = studio.gateway.listen
+    body = b'{"model":"text","messages":[]}'
+    head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer sk-team-a\r\nconnection: Upgrade\r\n"
+    head += f"{upgrade}\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n" if method == "POST" else "\r\n"
+    address, _, port = host.partition(":")
+    with socket.create_connection((address, int(port)), timeout=5) as connection:
+        connection.sendall(head.encode() + (body if method == "POST" else b""))
+        status = int(connection.recv(65536).split(b" ")[1])
+    if status == 101:
+        assert (method, path, upgrade) == ("GET", "/v1/realtime?model=voice", "upgrade: WebSocket")
+    else:
+        assert 400 <= status < 500 or upgrade == "upgrade: h2c"  # which is passed over
+        assert not any(one.header("upgrade") for one in studio.plain.requests)
 
 
 async def test_a_browser_brings_its_key_as_a_subprotocol(studio: Studio) -> None:
@@ -285,3 +307,42 @@ async def test_a_session_with_the_clients_own_key(studio: Studio) -> None:
     assert got.header("api-key") == "mine"
     assert got.header("x-provider-key") is None
     assert "provider-azure" not in json.dumps(got.headers)
+
+
+async def test_sessions_are_limited_and_their_answers_add_up(studio: Studio) -> None:
+    """Whether the client would compress or not: what is compressed could not be metered."""
+    for compress in (0, 15):
+        more = {"x-fake": "usage_tokens=1000"}
+        path = "/v1/realtime?model=voice"
+        async with session(studio, path, "sk-metered", headers=more, compress=compress) as socket:
+            assert not socket.compress
+            for _ in range(3):
+                await talk(socket)
+    gateway = studio.gateway
+
+    def left() -> int:
+        answer = refused(studio, "/v1/realtime?model=voice", "sk-metered")
+        assert answer.status == 429
+        return int(answer.header("x-ratelimit-remaining-tokens") or 0)
+
+    for _ in range(2):
+        async with session(studio, path, "sk-metered") as socket:
+            pass
+    gateway.wait_for(lambda: left() == 100_000 - 6000)
+    answer = refused(studio, path, "sk-metered")
+    assert answer.error["code"] == "rate_limit_exceeded"
+    assert answer.header("x-headgate-provider") is None  # nobody was asked
+    tokens = [line["tokens"] for line in gateway.log_lines("request") if line["key"] == "metered" and line["tokens"]]
+    assert tokens == [3000, 3000]
+
+
+async def test_a_session_that_ends_is_no_failure(studio: Studio) -> None:
+    """A server closes first (RFC 6455, 7.1.1): that is no broken answer."""
+    gateway = studio.gateway
+    before = gateway.metric("headgate_attempts_total", provider="azure", reason="ok")
+    for fake in ("close=true", "", "close=true", "reset=body", "close=true"):
+        async with session(studio, "/v1/realtime?model=cloud", headers={"x-fake": fake}) as socket:
+            await socket.send_str("{}")
+            await socket.receive(timeout=10)
+    gateway.wait_for(lambda: gateway.metric("headgate_attempts_total", provider="azure", reason="ok") == before + 5)
+    assert [one["state"] for one in gateway.targets("cloud")] == ["available"]

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from headgate.fake_provider.recorder import Received
-from tests.gateway import Answer, Gateway, chat, key_entry, post
+from tests.gateway import Answer, Gateway, chat, key_entry, post, raw_request
 from tests.provider_thread import ProviderThread
 
 # A refusal that is tried again and says nothing of the target's health: the order stays as the priorities say.
@@ -252,8 +252,6 @@ def test_a_query_is_each_targets_own_and_the_clients(three: Three) -> None:
 )
 def test_a_query_with_odd_bytes_is_refused_or_the_same_at_every_attempt(three: Three, path: bytes) -> None:
     """A tab separates a later attempt's path from its body: one that the client writes must not."""
-    from tests.gateway import raw_request
-
     body = json.dumps(chat(ORDERS[0][0])).encode()
     head = b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer sk-team-a\r\ncontent-length: %d\r\n\r\n"
     answer: Answer = raw_request(three.gateway.listen, head % (path, len(body)) + body)
@@ -267,6 +265,23 @@ def test_a_query_with_odd_bytes_is_refused_or_the_same_at_every_attempt(three: T
             got.path.partition("?")[2].removeprefix("api-version=2024-10-21&").encode("latin-1")
             == path.partition(b"?")[2]
         )
+
+
+@pytest.mark.parametrize("model", ["plain", "azure"])
+def test_a_body_without_a_length_has_one_at_every_attempt(three: Three, model: str) -> None:
+    order = next(order for order in ORDERS if order[0] == model)
+    body = json.dumps(chat(model, stream=True)).encode()
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:30], body[30:])) + b"0\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer sk-team-a\r\n"
+        "content-type: application/json\r\nx-mine: kept\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    assert raw_request(three.gateway.listen, head.encode() + pieces).status == 200
+    attempts = three.attempts()
+    assert attempts.keys() == set(order)
+    for name, got in attempts.items():
+        check_attempt(three, name, got, order, "/chat/completions", "")
+        check_fields(name, order, FIELDS.decode(body), got.body)
 
 
 def test_no_key_is_in_the_log(three: Three) -> None:
