@@ -115,7 +115,7 @@ class TargetWatch:
             first = self._first(record)
             if record.worker is None or record.worker == self._worker:
                 self._health.ended(first, record.seconds)
-            else:
+            elif first:
                 elsewhere.setdefault(record.worker, []).append(Ended(first, record.seconds))
             if not record.cluster:
                 continue
