@@ -81,7 +81,7 @@ def test_responses(client: OpenAI) -> None:
 
 
 def test_models_are_those_of_the_key(house: House, client: OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {"gpt-4o", "fast", "llama", "gone"}
+    assert {model.id for model in client.models.list()} == {"gpt-4o", "fast", "llama", "gone", "hasty"}
     limited = OpenAI(base_url=f"{house.gateway.url}/v1", api_key="sk-team-b", max_retries=0)
     assert {model.id for model in limited.models.list()} == {"gpt-4o", "fast"}
     assert client.models.retrieve("llama").id == "llama"

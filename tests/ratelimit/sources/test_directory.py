@@ -129,7 +129,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_changes_are_seen(own: Directory) -> None:
-    async with running(DirectorySource(own, check_every=60)) as source:
+    async with running(DirectorySource(own, check_every=5)) as source:
         assert await source.rules() == ["a.k: 1"]
         write(own.folder / "a.yaml", rules("a", 2))
         assert await source.rules() == ["a.k: 2"]
