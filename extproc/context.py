@@ -76,6 +76,7 @@ class Exchange:
     form: Form | None = None
     model: Model | None = None
     order: tuple[int, ...] = ()  # the targets of the model, in the order in which they are tried
+    attempts: int = 0  # at most, where fewer targets can serve this request than others; 0: as many as usual
     operation_path: str = ""  # the path below a provider's base path
     query: str = ""  # the client's
     realtime: bool = False  # a WebSocket

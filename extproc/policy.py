@@ -46,6 +46,7 @@ class Model:
     pool: Pool
     affinity: str
     uniform: bool
+    serves_all: bool  # whether every target serves every operation
     varying: frozenset[str] = frozenset()
     plans: dict[object, BodyPlan] = field(default_factory=dict, compare=False, repr=False)
 
@@ -144,6 +145,7 @@ def _model(name: str, settings: PolicySettings) -> Model:
         Pool([_choice(target) for target in targets], Strategy(made.strategy), attempts_of(made, targets), name),
         made.affinity if made.strategy == "affinity" else "",
         len({target.shape for target in targets}) == 1,
+        not any(target.serves for target in targets),
         frozenset().union(*(_touched(target) for target in targets)),
     )
 
@@ -159,7 +161,7 @@ def _passthrough(provider: str, settings: PolicySettings) -> Model:
     targets = passthrough_targets(settings, provider)
     pool = Pool([_choice(target) for target in targets], attempts=PASSTHROUGH_ATTEMPTS, name=f"/p/{provider}/")
     uniform = len({target.base_path for target in targets}) == 1
-    return Model("", passthrough_route(provider, targets), targets, pool, "", uniform)
+    return Model("", passthrough_route(provider, targets), targets, pool, "", uniform, serves_all=True)
 
 
 def _choice(target: Target) -> Choice:

@@ -17,6 +17,7 @@ from extproc.providers.dialect import DIALECTS
 from extproc.targets import OWN_KEY, REALTIME
 
 ROUTE_HEADER = "x-headgate-route"
+RETRIES_HEADER = "x-envoy-max-retries"  # wins over the route's
 # The request headers that filters read: Envoy sends these and no others.
 HEADERS = (
     ":method",
@@ -79,6 +80,8 @@ def _forward(exchange: Exchange) -> Forward:
     removed: tuple[str, ...] = _FORWARD_REMOVES
     if exchange.rewritten is not None:
         headers.append(("content-length", str(len(exchange.rewritten))))
+    if exchange.attempts:
+        headers.append((RETRIES_HEADER, str(exchange.attempts - 1)))
     if exchange.own_key:
         dialect = DIALECTS[target.dialect]
         headers.append((dialect.credential_header, dialect.credential(exchange.own_key)))

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from extproc.providers.presets import PRESETS, Preset
+from extproc.providers.quirks import ALL_OPERATIONS
 from ratelimit.rules import Rate
 from sidecar.configfile import KeyPath
 from sidecar.settings import Complaint, Section
@@ -130,6 +131,9 @@ class ProviderSettings(Section):
         default="", description="the name of a chat's maximum there; empty: as the client wrote it"
     )
     drops: list[str] = Field(default=[], max_length=64, description="fields of a body that it refuses: left out")
+    serves: list[Literal[tuple(sorted(ALL_OPERATIONS))]] = Field(  # type: ignore[valid-type]
+        default=[], description="operations that it serves, such as embeddings; empty: all"
+    )
     realtime: bool = Field(default=False, description="serves WebSockets at /realtime")
     health_check: HealthCheckSettings | None = None
     idle_timeout: float = Field(
@@ -168,6 +172,8 @@ def _filled(preset: Preset, given: dict[str, Any]) -> dict[str, Any]:
     """What a preset says where the file says nothing."""
     filled: dict[str, Any] = {"dialect": preset.dialect, "include_usage": preset.quirks.include_usage}
     filled["realtime"] = preset.quirks.realtime
+    if preset.quirks.operations != ALL_OPERATIONS:
+        filled["serves"] = sorted(preset.quirks.operations)
     filled["max_tokens"], filled["drops"] = preset.quirks.max_tokens, list(preset.quirks.drops)
     if preset.base_url and "base_urls" not in given:
         filled["base_url"] = preset.base_url
@@ -263,6 +269,18 @@ class PolicySettings(Section):
                 path: KeyPath = ("models", model, "targets", index, "provider")
                 if target.provider not in self.providers:
                     yield Complaint(path, f"there is no provider '{target.provider}'", f"providers are: {known}")
+            seen: set[tuple[str, str, int]] = set()
+            for index, target in enumerate(made.targets):
+                if (target.provider, target.model, target.priority) in seen:
+                    where: KeyPath = ("models", model, "targets", index)
+                    yield Complaint(
+                        where, "the same target stands here twice", "give one of them the sum of the weights"
+                    )
+                seen.add((target.provider, target.model, target.priority))
+            total, first_byte = made.timeouts.total, made.timeouts.first_byte
+            if total and first_byte and total <= first_byte:
+                mend = "make it longer: it is for all attempts together"
+                yield Complaint(("models", model, "timeouts", "total"), "passes before `first_byte` does", mend)
             if not any(target.weight for target in made.targets):
                 yield Complaint(("models", model), "every weight is 0", "give one target a weight above 0")
         names: dict[str, int] = {}
@@ -288,6 +306,9 @@ class PolicySettings(Section):
                     yield Complaint(where, f"there is no provider '{pattern}'", f"providers are: {known}")
 
 
+_NEEDED = frozenset({"model", "messages", "input", "prompt", "stream"})
+
+
 def _provider_complaints(path: KeyPath, provider: ProviderSettings) -> Iterator[Complaint]:
     if provider.base_url and provider.base_urls:
         yield Complaint((*path, "base_urls"), "`base_url` is given, too", "keep one of them")
@@ -295,6 +316,15 @@ def _provider_complaints(path: KeyPath, provider: ProviderSettings) -> Iterator[
         yield Complaint((*path, "base_url"), "is missing", "add `base_url:` here")
     if provider.api_key.get_secret_value() and provider.api_keys:
         yield Complaint((*path, "api_keys"), "`api_key` is given, too", "keep one of them")
+    for name, values in (("base_urls", provider.base_urls), ("api_keys", provider.api_keys)):
+        if len(set(values)) < len(values):
+            yield Complaint((*path, name), "one stands here twice", "keep one of them")
+    needed = sorted(_NEEDED.intersection(provider.drops))
+    if needed:
+        yield Complaint((*path, "drops"), f"no request makes sense without `{needed[0]}`", "take it out")
+    if provider.dialect == "azure-openai" and any("/openai/deployments" in one for one in provider.endpoints):
+        mend = "write https://NAME.openai.azure.com: the deployment is the target's `model`"
+        yield Complaint((*path, "base_url"), "names a deployment", mend)
     if any(not key.get_secret_value() for key in provider.api_keys):
         yield Complaint((*path, "api_keys"), "one of the keys is empty", "take it out")
     if provider.api_version and provider.dialect != "azure-openai":

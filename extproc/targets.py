@@ -50,6 +50,7 @@ class Target:
     max_tokens: str
     drops: tuple[str, ...]
     realtime: bool
+    serves: frozenset[str]  # operations; empty: all
     priority: int
     weight: int
     input_cost: float
@@ -149,13 +150,14 @@ def _target(settings: PolicySettings, one: TargetSettings, channel: Channel, mod
         max_tokens=provider.max_tokens,
         drops=tuple(provider.drops),
         realtime=provider.realtime,
+        serves=frozenset(provider.serves),
         priority=one.priority,
         # Its share is split over the endpoints and keys: scaled so that it stays a whole number.
-        weight=max(1, one.weight * _SCALE // many),
+        weight=max(1, one.weight * SCALE // many),
         input_cost=one.cost.input,
         output_cost=one.cost.output,
         several=several,
     )
 
 
-_SCALE = 5040  # whole shares for up to ten endpoints or keys
+SCALE = 5040  # whole shares for up to ten endpoints or keys

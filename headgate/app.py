@@ -239,8 +239,9 @@ class Sidecar:
         """Read the file again and swap the snapshot. A bad file changes nothing; returns whether it was taken."""
         previous = self._current.get()
         try:
-            version = fingerprint(self._path)
-            settings, file = load_settings(self._path, os.environ)
+            source = self._source()
+            version = fingerprint(source)
+            settings, file = load_settings(source, os.environ, folder=self._path.parent)
             if self._envoy is not None:
                 # The supervisor needs every provider's key: without one it cannot follow, so neither do we.
                 check_files(settings, file)
@@ -267,6 +268,11 @@ class Sidecar:
         self._taken()
         _log.info("config_taken", config=version, previous=previous.version)
         return True
+
+    def _source(self) -> Path:
+        """The file to read: under the supervisor what it has checked, which may be older than the file is by now."""
+        managed = self._layout.checked
+        return managed if not self._watch and managed.is_file() else self._path
 
     def _refused(self) -> None:
         """A configuration was not taken: by us, or (SIGUSR2 from the supervisor) by Envoy."""

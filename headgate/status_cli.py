@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from sidecar.errors import HeadgateError
 
+_WIDTH = 160
 _COLOURS = {"available": "green", "trial": "yellow", "cooling": "yellow", "ejected": "red", "down": "red"}
 
 
@@ -39,15 +41,21 @@ def shown(status: Mapping[str, Any]) -> Group:
             name, justify="right" if name in ("share", "served", "failed", "first byte", "open") else "left"
         )
     for model, targets in status.get("targets", {}).items():
+        several = len({(target["provider"], target["endpoint"]) for target in targets}) > len(
+            {target["provider"] for target in targets}
+        )
         for number, target in enumerate(targets):
-            table.add_row(model if number == 0 else "", *_row(target))
+            table.add_row(model if number == 0 else "", *_row(target, several_endpoints=several))
     return Group(head, table)
 
 
-def _row(target: Mapping[str, Any]) -> tuple[str | Text, ...]:
+def _row(target: Mapping[str, Any], *, several_endpoints: bool) -> tuple[str | Text, ...]:
     name = target["provider"] + (f"/{target['model']}" if target["model"] else "")
+    details = [urlsplit(target["endpoint"]).netloc] if several_endpoints else []
     if target.get("key"):
-        name += f" (key {target['key'] + 1})"
+        details.append(f"key {target['key'] + 1}")
+    if details:
+        name += f" ({', '.join(details)})"
     state = target.get("state", "unknown")
     left, first_byte = target.get("seconds_left"), target.get("first_byte_ms")
     return (
@@ -69,4 +77,5 @@ def print_status(console: Console, admin: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(status, indent=2))
     else:
-        console.print(shown(status))
+        # Narrower, the columns could not be told apart: the terminal may break its lines, or show less.
+        console.print(shown(status), width=max(console.width, _WIDTH), soft_wrap=True)

@@ -16,7 +16,7 @@ from extproc.balance.health import Health
 from extproc.balance.neighbours import Ended, Neighbours
 from extproc.balance.standing import State, TargetReport
 from extproc.policy import Model, Policy
-from extproc.targets import OWN_KEY, Target
+from extproc.targets import OWN_KEY, SCALE, Target
 from sidecar.metrics import Metrics
 
 _log = structlog.get_logger("headgate")
@@ -34,8 +34,8 @@ _BROKEN = frozenset(
     }
 )
 _SWITCHED = 101  # a WebSocket that was opened went well, however it ended
-# What a provider says to the holder of a key: to a client's own it says nothing about ours.
-_OF_THE_ACCOUNT = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED, Reason.REFUSED})
+# All that an attempt with a client's own key says of a target: anything else may be about that key.
+_OF_THE_ENDPOINT = frozenset({Reason.CONNECT, Reason.DNS, Reason.TLS})
 
 
 class TargetWatch:
@@ -104,7 +104,7 @@ class TargetWatch:
             own = attempt.cluster.endswith(OWN_KEY)
             attempt = attempt._replace(cluster=attempt.cluster.partition("+")[0])
             self._count(attempt)
-            if not (own and attempt.reason in _OF_THE_ACCOUNT):
+            if not own or attempt.reason in _OF_THE_ENDPOINT:
                 self._health.failed(attempt)
         self._tell()
 
@@ -186,7 +186,7 @@ def _shown(target: Target, report: TargetReport | None) -> Mapping[str, Any]:
         "endpoint": target.channel.base_url,
         "key": target.channel.key if target.channel.has_key else None,
         "priority": target.priority,
-        "weight": target.weight,
+        "weight": round(target.weight / SCALE, 3),
         "target": target.cluster,
     }
     if report is not None:

@@ -142,6 +142,7 @@ _PLAIN_WORDS = {
     "int_type": "must be a whole number | without a unit",
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
+    "too_short": "must not be empty | write at least one",
 }
 
 

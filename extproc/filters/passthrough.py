@@ -23,11 +23,11 @@ def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchang
         path, _, query = exchange.headers.one(":path").partition("?")
         if not path.startswith(PREFIX):
             return None
-        provider, slash, rest = path.removeprefix(PREFIX).partition("/")
+        provider, _, rest = path.removeprefix(PREFIX).partition("/")
         key = exchange.key
         assert key is not None
         model = exchange.policy.passthroughs.get(provider)
-        if model is None or provider not in key.passthrough or not slash:
+        if model is None or provider not in key.passthrough:
             raise _refused(key.name, provider)
         if _climbs(rest):
             raise Rejected(400, "The path climbs out of itself behind an encoded slash.", code="invalid_path")

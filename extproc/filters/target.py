@@ -32,28 +32,40 @@ def order_targets(exchange: Exchange, draw: float, health: Health) -> None:
     affinity = _affinity(exchange, model.affinity) if model.affinity else b""
     hints = Hints(draw, affinity, exchange.prompt_tokens, exchange.completion_tokens)
     order = model.pool.order(health, hints)
-    if exchange.own_key or exchange.realtime:
+    if exchange.own_key or exchange.realtime or not model.serves_all:
         order = _fitting(exchange, order)
     exchange.order = order
 
 
 def _fitting(exchange: Exchange, order: tuple[int, ...]) -> tuple[int, ...]:
     """The targets that can serve this request: the client's own key is for one provider and no other may see it."""
-    model, provider = exchange.model, exchange.own_provider
+    model, provider, operation = exchange.model, exchange.own_provider, exchange.operation
     assert model is not None
-    every = dict.fromkeys((*order, *range(len(model.targets))))
-    kept = [index for index in every if not provider or model.targets[index].provider == provider]
-    if exchange.realtime:
-        kept = [index for index in kept if model.targets[index].realtime]
+    every = [model.targets[index] for index in range(len(model.targets))]
+    ordered = dict.fromkeys((*order, *range(len(every))))
+    kept = [index for index in ordered if not provider or every[index].provider == provider]
     if not kept:
-        subject = f"The model '{model.name[:128]}'" if model.name else "This path"
-        raise Rejected(
-            400,
-            f"{subject} is not served by the provider '{provider[:64]}' of x-provider-key.",
-            code="provider_not_available",
-            param="model" if model.name else None,
-        )
+        raise _nobody(model.name, f"is not served by the provider '{provider[:64]}' of x-provider-key")
+    if provider:  # our own keys there make no difference: one target for each endpoint and model
+        kept = list({(every[index].channel.base_url, every[index].model): index for index in reversed(kept)}.values())
+        kept.reverse()
+    if exchange.realtime:
+        kept = [index for index in kept if every[index].realtime]
+        if not kept:
+            raise _nobody(model.name, "has no provider that serves WebSockets")
+    if operation is not None:
+        kept = [index for index in kept if not every[index].serves or operation.name in every[index].serves]
+        if not kept:
+            raise _nobody(model.name, f"has no provider that serves {operation.name}")
+    if len(kept) < len(order):
+        # One target alone is tried twice, as ever; with the client's own key once: its SDK tries again by itself.
+        exchange.attempts = len(kept) if provider else max(2, len(kept))
     return tuple(kept[number % len(kept)] for number in range(len(order)))
+
+
+def _nobody(model: str, why: str) -> Rejected:
+    subject = f"The model '{model[:128]}'" if model else "This path"
+    return Rejected(400, f"{subject} {why}.", code="provider_not_available", param="model" if model else None)
 
 
 def _affinity(exchange: Exchange, what: str) -> bytes:

@@ -52,6 +52,11 @@ class Layout:
         return self.folder / "last-good.yaml"
 
     @property
+    def checked(self) -> Path:
+        """A copy of the configuration that Envoy has been made ready for: the sidecar takes it from here."""
+        return self.folder / "checked.yaml"
+
+    @property
     def started(self) -> Path:
         """A copy of the configuration that everything was started with: what is fixed while running stands in it."""
         return self.folder / "started.yaml"

@@ -80,6 +80,8 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
             "initial_connection_window_size": 16 << 20,
         },
         request_headers_timeout="15s",
+        # A client that is still sending must get to read an early answer; one of a broken answer waits for this.
+        delayed_close_timeout="0.100s",
         request_timeout=seconds(settings.request_timeout),
         # Which path takes one is ext_proc's to say: Envoy asks this before there is a route.
         upgrade_configs=[{"upgrade_type": "websocket"}],
@@ -155,7 +157,7 @@ def _ext_proc(settings: Settings) -> Json:
         status_on_error={"code": "ServiceUnavailable"},
         message_timeout=seconds(settings.decision_timeout),
         allow_mode_override=True,
-        mutation_rules={"allow_all_routing": True},
+        mutation_rules={"allow_all_routing": True, "allow_envoy": True},
         # The body is asked for (mode_override) only once the headers have passed.
         processing_mode={
             "request_header_mode": "SEND",

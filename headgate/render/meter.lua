@@ -295,7 +295,8 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if OVERHEAD then tell_overhead(headers, metadata) end
   local usage = metadata:get("headgate.usage")
-  if not (usage or LIMITS) then return end
+  local facts = metadata:get("headgate")
+  if not (usage or LIMITS or facts and facts.estimate) then return end   -- no answer of a provider
   if usage and usage.limits then tell_limits(headers, usage.limits) end
   local status = tonumber(headers:get(":status"))
   if status == 101 then return listen(handle) end

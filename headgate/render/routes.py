@@ -20,8 +20,8 @@ PROVIDER_COUNTERS = tuple(
     f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")
 )
 _CONNECT = "connect-failure,refused-stream,reset-before-request"
-# What "5xx" means: with Cloudflare's own, and Anthropic's "overloaded".
-_SERVER_ERRORS = (500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 529)
+# What "5xx" means: with Cloudflare's own, Anthropic's "overloaded", and a switch of protocols that nobody asked for.
+_SERVER_ERRORS = (101, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 529)
 _REALTIME_IDLE = 3600  # seconds that a WebSocket may be silent
 
 

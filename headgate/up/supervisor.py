@@ -262,6 +262,7 @@ class Supervisor:
             return
         try:
             await self._files.begin(rendered)
+            keep_copy(self.layout.checked, new.file.text)
             self._sidecar.signal(signal.SIGHUP)
             if not await self._sidecar_took(new.version):
                 self._files.abandon()

@@ -15,7 +15,7 @@ _unique = itertools.count()
 
 
 def measured(
-    house: House, fake: str, *, path: str = "/v1/chat/completions", **fields: object
+    house: House, fake: str, *, path: str = "/v1/chat/completions", key: str = "sk-metered", **fields: object
 ) -> tuple[Answer, dict[str, object]]:
     """The answer to a request, and the log line that was written of it."""
     query = f"?n={next(_unique)}"
@@ -26,7 +26,7 @@ def measured(
     else:
         body["input"] = "one two three"
     body = {name: value for name, value in body.items() if value is not None}
-    answer = post(house.gateway.listen, body, path=path + query, key="sk-metered", headers=(("x-fake", fake),))
+    answer = post(house.gateway.listen, body, path=path + query, key=key, headers=(("x-fake", fake),))
     request_id = answer.header("x-request-id")
 
     def logged() -> list[dict[str, object]]:
@@ -71,6 +71,13 @@ def test_every_shape_of_usage(house: House, shape: str, stream: bool, asked: boo
 def test_other_operations(house: House, path: str, stream: bool) -> None:
     _, line = measured(house, "usage_tokens=77", path=path, stream=stream)
     assert line["tokens"] == 77
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_keys_without_limits_are_metered_too(house: House, stream: bool) -> None:
+    answer, line = measured(house, "chunks=7", key="sk-team-a", stream=stream)
+    assert answer.status == 200
+    assert (line["tokens"], line["prompt_tokens"], line["completion_tokens"]) == (10, 3, 7)
 
 
 def test_embeddings(house: House) -> None:

@@ -74,7 +74,7 @@ def test_it_goes_to_its_provider_alone_at_every_attempt(
     asked, other = (own.plain, own.azure) if provider == "plain" else (own.azure, own.plain)
     assert answer.status == (409 if fake else 200)
     assert len(other.requests) == 0
-    assert len(asked.requests) == (3 if fake else 1)
+    assert len(asked.requests) == 1  # however many keys we have there: theirs would only be refused again
     for got in asked.requests:
         credentials = [(name, text) for name, text in got.headers if name in ("authorization", "api-key")]
         assert credentials == [(header, value)]

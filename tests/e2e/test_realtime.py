@@ -332,8 +332,12 @@ async def test_sessions_are_limited_and_their_answers_add_up(studio: Studio) -> 
     answer = refused(studio, path, "sk-metered")
     assert answer.error["code"] == "rate_limit_exceeded"
     assert answer.header("x-headgate-provider") is None  # nobody was asked
-    tokens = [line["tokens"] for line in gateway.log_lines("request") if line["key"] == "metered" and line["tokens"]]
-    assert tokens == [3000, 3000]
+
+    def told() -> list[int]:
+        lines = gateway.log_lines("request")
+        return [line["tokens"] for line in lines if line["key"] == "metered" and line["tokens"]]
+
+    gateway.wait_for(lambda: told() == [3000, 3000])
 
 
 async def test_a_session_that_ends_is_no_failure(studio: Studio) -> None:

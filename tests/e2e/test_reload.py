@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -287,3 +288,17 @@ def test_what_is_fixed_stays_fixed_for_a_process_that_is_started_again(redis_ser
             gateway.wait_for(lambda: not victim.is_running())
             gateway.wait_for(lambda: ready(gateway))
             assert [post(gateway.listen, chat(), key=key).status for _ in range(6)] == [429] * 6
+
+
+def test_two_edits_in_a_row_are_both_taken(two: Two) -> None:
+    """The second comes while the first is being taken: Envoy and the sidecar must go by the same one."""
+    for number in range(3):
+        two.gateway.write_config(two.config("first", drain_timeout=20 + number))
+        time.sleep(0.4)
+        models = {"gpt-4o": {"provider": "first"}, f"new-{number}": {"provider": "first"}}
+        two.gateway.write_config(two.config("first", models=models, drain_timeout=40 + number))
+        deadline = time.monotonic() + 6
+        while post(two.gateway.listen, chat(f"new-{number}")).status != 200:
+            assert time.monotonic() < deadline, two.gateway.log()[-2000:]
+            assert post(two.gateway.listen, chat()).status == 200
+    assert not two.gateway.log_lines("config_not_taken")

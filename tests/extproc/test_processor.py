@@ -13,7 +13,7 @@ from extproc.balance.health import Health
 from extproc.context import Forward, NeedBody, Reply, RequestHeaders
 from extproc.processor import METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, for_envoy
 from extproc.providers import openai
-from tests.extproc.factories import forwarded, headers, policy, run
+from tests.extproc.factories import digest, forwarded, headers, policy, run
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -234,3 +234,26 @@ def test_embeddings_are_estimated_without_an_answer() -> None:
 def test_error_bodies_escape_what_they_show() -> None:
     body = openai.error_body('a "quoted"\n\x00 text', kind="t", code=None)
     assert json.loads(body)["error"]["message"] == 'a "quoted"\n\x00 text'
+
+
+def test_a_target_that_does_not_serve_the_operation_is_passed_over() -> None:
+    providers = {
+        "some": {"dialect": "openai", "base_url": "http://some.test/v1", "serves": ["chat.completions"]},
+        "all": {"dialect": "openai", "base_url": "http://all.test/v1"},
+    }
+    both = [{"provider": "some", "model": "x"}, {"provider": "all", "model": "y", "priority": 1}]
+    models = {"both": both, "chat-only": {"provider": "some"}}
+    changes: dict[str, Any] = {
+        "providers": providers,
+        "models": models,
+        "keys": [{"name": "a", "sha256": digest("sk-a")}],
+    }
+    asked = forwarded({"model": "both", "input": "x"}, headers("/v1/embeddings"), **changes)
+    assert json.loads(asked.body or b"")["model"] == "y"
+    assert asked.order == ("1", "1", "1")
+    assert dict(asked.set_headers)["x-envoy-max-retries"] == "1"
+    assert forwarded({**CHAT, "model": "both"}, **changes).order == ("0", "1", "0")
+    refused = run({"model": "chat-only", "input": "x"}, headers("/v1/embeddings"), **changes)
+    assert isinstance(refused, Reply)
+    assert refused.status == 400
+    assert b"has no provider that serves embeddings" in refused.body
