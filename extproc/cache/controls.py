@@ -53,4 +53,5 @@ def _seconds(argument: str) -> int:
     digits = argument.strip().strip('"')
     if not (digits.isascii() and digits.isdigit()):
         return 0
+    digits = digits.lstrip("0") or "0"
     return min(int(digits), _LONGEST) if len(digits) <= _MOST_DIGITS else _LONGEST
