@@ -14,6 +14,7 @@ import msgspec
 from extproc.balance.choice import Choice
 from extproc.balance.order import Pool
 from extproc.balance.strategies import Strategy
+from extproc.cache.rules import CacheRules
 from extproc.settings import ModelSettings, PolicySettings
 from extproc.targets import Target, digest, passthrough_targets, slug, targets_of
 
@@ -46,6 +47,8 @@ class Model:
     pool: Pool
     affinity: str
     uniform: bool
+    cache: CacheRules | None = None
+    marks: tuple[str, ...] = ()  # what else an answer depends on: the targets
     varying: frozenset[str] = frozenset()
     plans: dict[object, BodyPlan] = field(default_factory=dict, compare=False, repr=False)
 
@@ -60,6 +63,8 @@ class Key:
     passthrough: frozenset[str]
     own_provider_keys: bool
     limited: bool
+    team: str
+    cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ def build(settings: PolicySettings, *, max_body_bytes: int, created: int) -> Pol
             _matching(settings.providers, key.passthrough),
             key.own_provider_keys,
             limited,
+            key.team,
+            key.cache,
         )
     passed = {name for key in keys.values() for name in key.passthrough}
     return Policy(
@@ -144,6 +151,8 @@ def _model(name: str, settings: PolicySettings) -> Model:
         Pool([_choice(target) for target in targets], Strategy(made.strategy), attempts_of(made, targets), name),
         made.affinity if made.strategy == "affinity" else "",
         len({target.shape for target in targets}) == 1,
+        made.cache.rules() if made.cache is not None else None,
+        tuple(sorted({f"{target.provider} {target.model} {target.max_tokens}" for target in targets})),
         frozenset().union(*(_touched(target) for target in targets)),
     )
 

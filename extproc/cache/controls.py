@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 CONTROL_HEADER = "cache-control"
-SALT_HEADER = "x-headgate-cache-salt"
+SALT_HEADER = "x-headgate-cache-key"
 
 _LONGEST = 2**31  # seconds: RFC 9111, section 1.2.2
 _MOST_DIGITS = 18

@@ -1,0 +1,54 @@
+"""Whether the request is one for the cache, and under which key."""
+
+from __future__ import annotations
+
+from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER, Controls
+from extproc.cache.key import make_key
+from extproc.cache.question import Question
+from extproc.cache.rules import Bypass, Reason, verdict
+from extproc.context import Exchange, Reply
+from extproc.errors import Rejected
+
+
+def ask_cache(exchange: Exchange) -> Reply | None:
+    """Write the question, or why there is none. Costs nothing for a model without a cache."""
+    model, key, operation = exchange.model, exchange.key, exchange.operation
+    assert model is not None
+    assert key is not None
+    assert operation is not None
+    rules = model.cache
+    if rules is None:
+        return None
+    headers = exchange.headers
+    controls = Controls.parse(headers.all(CONTROL_HEADER), headers.all(SALT_HEADER))
+    reason = None
+    if not key.cache:
+        reason = Reason.OFF
+    elif exchange.own_key:
+        reason = Reason.OWN_KEY
+    if reason is None:
+        fields = exchange.body.fields if exchange.body is not None else None
+        found = verdict(operation.name, exchange.raw_body, fields, controls, rules)
+        if isinstance(found, Bypass):
+            reason = found.reason
+        else:
+            tenant = {"key": key.name, "team": key.team or f"key {key.name}", "shared": ""}[rules.scope]
+            digest = make_key(
+                rules.scope, tenant, operation.name, model.name, found.canonical, model.marks, controls.salt
+            )
+            exchange.cache_reason = str(found.reason or "")
+            exchange.question = Question(
+                digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached
+            )
+            return None
+    if controls.only_if_cached:
+        raise not_cached()
+    exchange.cache_status, exchange.cache_reason = "bypass", str(reason)
+    return None
+
+
+def not_cached() -> Rejected:
+    """The answer to `only-if-cached` when there is none (RFC 9111, section 5.2.1.7)."""
+    return Rejected(
+        504, "There is no cached answer to this request.", code="not_cached", headers=(("x-headgate-cache", "miss"),)
+    )
