@@ -54,12 +54,10 @@ class EventReader:
             self._data, self._name = [], b""
             return
         field, _, value = line.partition(b":")
-        if not field:
-            return  # a comment
-        if field not in _FIELDS or b"\r" in line:
+        if b"\r" in line or (field and field not in _FIELDS):
             raise Unfit(Reason.MALFORMED)
         value = value.removeprefix(b" ")
-        if field == b"data":
+        if field == b"data":  # without a field it is a comment
             self._data.append(value)
         elif field == b"event":
             self._name = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,7 +32,7 @@ _CLIENT_TOOLS = frozenset({"function", "custom"})  # the client runs these, and 
 _LINKS = frozenset({"image_url", "audio_url", "video_url", "image"})
 _INLINE = _LINKS | {"input_audio", "file_data"}
 _REMOTE = frozenset({"file_id", "file_url"})
-_MEDIA = tuple(f'"{name}":'.encode() for name in sorted(_INLINE | _REMOTE))
+_MEDIA = re.compile(f'"(?:{"|".join(sorted(_INLINE | _REMOTE))})":'.encode())
 _ITEM_REFERENCE = b'"type":"item_reference"'
 
 
@@ -129,9 +130,9 @@ def verdict(
     body = canonical(raw, _NOTHING if operation == "responses" else rules.ignore)
     if body is None:
         return Bypass(Reason.AMBIGUOUS)
-    if _ITEM_REFERENCE in body:
+    if operation == "responses" and _ITEM_REFERENCE in body:
         return Bypass(Reason.STATEFUL)
-    if any(name in body for name in _MEDIA) and not (rules.allow_images and _is_self_contained(body)):
+    if _MEDIA.search(body) and not (rules.allow_images and _is_self_contained(body)):
         return Bypass(Reason.IMAGES)
     fresh = controls.no_cache or controls.max_age == 0
     return Cacheable(body, not fresh, controls.max_age)

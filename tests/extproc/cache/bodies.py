@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import string
 from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 
@@ -44,6 +46,9 @@ TEXTS = (
 )
 WORDS = ("hello", "world", 'say "no"', "C:\\users", "line\nbreak", "größer", "日本語", "a/b", "😀", "tab\t", "\\n")
 
+# The machine may be busy with something else.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def same_fold(names: list[str]) -> bool:
     return len({name.casefold() for name in names}) != len(names)
@@ -79,6 +84,8 @@ def write(tree: Tree, random: Random, *, spaces: bool = True, escapes: bool = Tr
         return random.choice(("", "", " ", "\n", "\t", "\r\n  ")) if spaces else ""
 
     def text(value: str) -> str:
+        if random.random() < 0.8:  # as SDKs do
+            return json.dumps(value, ensure_ascii=escapes and random.random() < 0.5)
         return '"' + "".join(_character(one, random, escapes) for one in value) + '"'
 
     def one(part: Tree) -> str:
@@ -126,11 +133,12 @@ def request(random: Random) -> dict[str, Tree]:
             for _ in range(random.randint(1, 4))
         ],
     }
+    stops: list[Tree] = [[], ["\n"], None, "END"]
     options: dict[str, Tree] = {
         "temperature": Number(random.choice(("0", "0.0", "0.7", "1"))),
         "stream": random.random() < 0.5,
         "max_tokens": Number(str(random.randint(1, 4000))),
-        "stop": random.choice(([], ["\n"], None, "END")),
+        "stop": random.choice(stops),
         "user": f"user-{random.randint(1, 99)}",
         "tools": [
             {"type": "function", "function": {"name": said(), "parameters": {"type": "object", "properties": {}}}}

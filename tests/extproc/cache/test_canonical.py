@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extproc.cache.canonical import canonical
-from tests.extproc.cache.bodies import BODIES, Tree, same_fold, write
+from tests.extproc.cache.bodies import BODIES, Tree, same_fold, unhurried, write
 
 SEEDS = st.integers(0, 2**32)
 
@@ -20,16 +20,19 @@ def say(tree: Tree, seed: int = 0) -> bytes:
     return form
 
 
+@unhurried
 @given(BODIES, SEEDS, SEEDS)
 def test_however_it_is_written_it_is_the_same(tree: dict[str, Tree], one: int, other: int) -> None:
     assert say(tree, one) == say(tree, other) == canonical(say(tree))
 
 
+@unhurried
 @given(BODIES, BODIES)
 def test_what_differs_in_anything_is_not_the_same(one: dict[str, Tree], other: dict[str, Tree]) -> None:
     assert (say(one, 1) == say(other, 2)) == (one == other)
 
 
+@unhurried
 @given(BODIES)
 def test_without_spaces_and_escapes_the_same_holds(tree: dict[str, Tree]) -> None:
     raw = write(tree, Random(0), spaces=False, escapes=False, shuffled=False)
@@ -73,6 +76,7 @@ PIECES = (
 )
 
 
+@unhurried
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 @example('{"a":1,"a":1}')
 @example('{"a":[{"b":1,"\\u0062":1}]}')

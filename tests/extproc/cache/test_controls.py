@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.cache.controls import Controls
+from tests.extproc.cache.bodies import unhurried
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_headers_may_stand_more_than_once() -> None:
     assert Controls.parse() == Controls()
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=40)), st.lists(st.binary(max_size=9)))
 def test_nothing_raises(control: list[bytes], salt: list[bytes]) -> None:
     Controls.parse(tuple(control), tuple(salt))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.cache.canonical import canonical
 from extproc.cache.key import CacheKey, make_key
-from tests.extproc.cache.bodies import Tree, mutate, request, write
+from tests.extproc.cache.bodies import Tree, mutate, request, unhurried, write
 
 PARTS: dict[str, Any] = {
     "scope": "key",
@@ -93,6 +93,7 @@ def test_a_tenant_may_be_named_as_it_likes() -> None:
     ) == 2 * len(names)
 
 
+@unhurried
 @given(st.lists(st.text(max_size=4), min_size=5, max_size=5), st.integers(1, 4), st.integers(0, 4))
 def test_no_value_moves_into_its_neighbour(parts: list[str], at: int, length: int) -> None:
     """Whatever stands at the border of two parts: moved over it, it is another key."""

@@ -13,6 +13,7 @@ from extproc.cache.controls import Controls
 from extproc.cache.rules import IGNORABLE, Bypass, Cacheable, CacheRules, Reason, Verdict, verdict
 from extproc.errors import Rejected
 from extproc.providers import openai
+from tests.extproc.cache.bodies import unhurried
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 RESPONSE = {"model": "gpt-4o", "input": "hi", "temperature": 0, "store": False}
@@ -221,6 +222,7 @@ NAMES = st.sampled_from(
 )  # fmt: skip
 
 
+@unhurried
 @given(
     st.dictionaries(NAMES, VALUES),
     st.sampled_from(("chat.completions", "completions", "responses", "embeddings")),
@@ -230,6 +232,7 @@ def test_no_value_raises(body: dict[str, Any], operation: str, allow: bool) -> N
     ask(body, operation, require_seed=allow, allow_images=allow, allow_tools=allow, allow_n=allow, allow_stored=allow)
 
 
+@unhurried
 @given(st.binary(max_size=30).map(lambda inner: b'{"temperature":' + inner + b"}"))
 def test_no_bytes_raise(raw: bytes) -> None:
     try:
