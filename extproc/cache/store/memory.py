@@ -21,7 +21,7 @@ from extproc.cache.store.group import Calendar, Group
 # Bytes, measured with tracemalloc (tests/extproc/cache_store/test_bound.py) and rounded up.
 _ENTRY = 720  # an entry without its value: key, objects, places in a queue and in the calendar, tables that grow
 _TAG = 72  # its place among those of a tag
-_GROUP = 560  # a tag, whoever has it
+_GROUP = 400  # a tag, whoever has it
 _GHOST = 112
 
 _MOST_USES = 3
@@ -45,6 +45,8 @@ class _Entry:
 
 class MemoryStore:
     """At most `max_bytes` of values and of what it takes to keep them. `clock` is in seconds and never goes back.
+
+    While a table grows it is there twice: for that moment it may be some percent more.
 
     What has expired is never given out; it is taken away by later puts, some with each. `get` and `put` never fail
     and never wait. What a `token` says is not asked: in one process there is one leader.

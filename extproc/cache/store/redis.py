@@ -17,13 +17,13 @@ take about 100 bytes for each tag until their time is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hiredis import ReplyError
 
 from extproc.cache.store.base import ByKeys, ByTag, CacheStats, Selection
-from extproc.cache.store.names import EVERYTHING, Names
+from extproc.cache.store.names import Names
 from extproc.cache.store.script import answer, milliseconds, read, run, send
 from sidecar.errors import StoreError
 from sidecar.redis import Client, again, pack, store_error
@@ -58,8 +58,8 @@ class RedisStore:
         if ttl_seconds <= 0:
             return False
         life, names = milliseconds(ttl_seconds), self._names
-        indexes = [names.index(tag, key) for tag in dict.fromkeys((EVERYTHING, *tags))]
-        await _all([run(self._client, _NOTE, [index], key, life) for index in indexes])
+        indexes = [names.index(tag, key) for tag in dict.fromkeys((None, *tags))]
+        await _all(run(self._client, _NOTE, [index], key, life) for index in indexes)
         place = names.value(key)
         if token is None:
             await answer(send(self._client, place, "SET", place, value, "PX", life))
@@ -74,7 +74,7 @@ class RedisStore:
             for start in range(0, len(keys), _AT_ONCE):
                 gone += await self._unlink(keys[start : start + _AT_ONCE])
             return gone
-        tag = selection.tag if isinstance(selection, ByTag) else EVERYTHING
+        tag = selection.tag if isinstance(selection, ByTag) else None
         return sum([await self._walk(index) for index in self._names.indexes(tag)])
 
     def stats(self) -> CacheStats:
@@ -100,7 +100,7 @@ class RedisStore:
 
     async def _unlink(self, keys: Sequence[bytes]) -> int:
         places = [self._names.value(key) for key in keys]
-        return sum(await _all([send(self._client, place, "UNLINK", place) for place in places]))
+        return sum(await _all(send(self._client, place, "UNLINK", place) for place in places))
 
 
 class _Get(asyncio.Future[bytes | None]):
@@ -134,9 +134,13 @@ class _Get(asyncio.Future[bytes | None]):
             self.set_exception(again(error))
 
 
-async def _all(requests: Sequence[Command]) -> list[Any]:
-    """All replies. Raises `StoreError` when one fails, after every one has had its say."""
-    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+async def _all(requests: Iterable[Command]) -> list[Any]:
+    """Send all, and have all replies. Raises `StoreError` when one fails, after every one has had its say."""
+    sent: list[Command] = []
+    try:
+        sent.extend(requests)
+    finally:
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, ReplyError):
             raise store_error(outcome)

@@ -44,7 +44,7 @@ async def single(single_url: str, under: Names) -> AsyncIterator[RedisStore]:
 
 async def test_everything_written_ends(shared: RedisStore, under: Names, look: Any) -> None:
     await shared.put(key("a"), b"v", 30, ["model:m"])
-    places = [under.value(key("a")), under.index("", key("a")), under.index("model:m", key("a"))]
+    places = [under.value(key("a")), under.index(None, key("a")), under.index("model:m", key("a"))]
     for place in places:
         assert 25_000 < look.pttl(place) <= 30_000
     await shared.put(key("a"), b"v", 90, ["model:m"])
@@ -71,7 +71,7 @@ async def test_what_has_ended_leaves_the_indexes(shared: RedisStore, under: Name
         if look.zrange(under.index("t", new), 0, -1) == [new]:
             break
         assert time.monotonic() - began < 10
-    assert look.zrange(under.index("", new), 0, -1) == [new]
+    assert look.zrange(under.index(None, new), 0, -1) == [new]
 
 
 async def test_a_purge_leaves_names_so_that_a_put_it_came_between_is_found(shared: RedisStore, under: Names) -> None:
@@ -193,6 +193,16 @@ async def test_a_writer_that_dies_half_way_leaves_the_old_value_or_the_new(
         await asyncio.gather(writing, return_exceptions=True)
         assert await single.get(key("a")) in (b"old", new)
     await single.purge(ByKeys((key("a"),)))
+
+
+async def test_more_than_may_be_in_flight_is_refused_and_leaves_nothing_behind(single: RedisStore) -> None:
+    puts = [single.put(key(number), b"v", 60, ["t"]) for number in range(2_500)]
+    outcomes = await asyncio.gather(*puts, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, StoreError)]
+    assert refused
+    assert all(error.transient and "in flight" in str(error) for error in refused)
+    assert outcomes.count(True) + len(refused) == 2_500
+    assert await single.purge(Everything()) == outcomes.count(True)
 
 
 async def test_a_reader_that_leaves_disturbs_nobody(single: RedisStore) -> None:

@@ -59,6 +59,7 @@ async def test_purge_by_tag(store: CacheStore) -> None:
     assert await store.purge(ByTag("model:m")) == 2
     assert await store.purge(ByTag("model:m")) == 0
     assert await store.purge(ByTag("nobody has it")) == 0
+    assert await store.purge(ByTag("")) == 0
     assert await get(store, "c") == b"v"
     assert await store.purge(ByTag("{odd}: tag}")) == 1
 
