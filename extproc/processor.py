@@ -89,7 +89,7 @@ def _forward(exchange: Exchange) -> Forward:
     if exchange.realtime:
         route += REALTIME
     elif exchange.ticket:
-        route += CAPTURED
+        route += CAPTURED + exchange.ticket.partition("-")[0]
     headers = [(ROUTE_HEADER, route), (":path", target.path(exchange.operation_path, exchange.query))]
     removed: tuple[str, ...] = _FORWARD_REMOVES
     if exchange.rewritten is not None:

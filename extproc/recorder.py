@@ -5,6 +5,7 @@ Nobody waits for these copies: when this process dies, the client's answer goes 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
@@ -16,6 +17,7 @@ from extproc.processor import CACHE_METADATA
 from sidecar.rpc import NOTHING, Step
 
 _END = Step(done=True)
+_KEEPING: set[asyncio.Future[Step]] = set()  # what is still being put into the store, so that nothing is collected
 
 
 class Recorder:
@@ -76,6 +78,10 @@ class Recorder:
         return _END
 
     def on_close(self) -> None:
+        """Broken off. A stream whose last event has come is whole all the same."""
         if self._capture is not None:
-            self._capture = None
-            self._cache.lost(self._ticket)
+            step = self._ended(self._capture, whole=False)
+            if not isinstance(step, Step):
+                task = asyncio.ensure_future(step)
+                _KEEPING.add(task)
+                task.add_done_callback(_KEEPING.discard)

@@ -318,7 +318,9 @@ class PolicySettings(Section):
                         f"models are: {known}",
                     )
             if key.team and not NAME.fullmatch(key.team):
-                yield Complaint(("keys", index, "team"), f"'{key.team}' is not a name", "letters, digits, '.', '_', '-'")
+                yield Complaint(
+                    ("keys", index, "team"), f"'{key.team}' is not a name", "letters, digits, '.', '_', '-'"
+                )
             for place, pattern in enumerate(key.passthrough):
                 if "*" not in pattern and pattern not in self.providers:
                     known = ", ".join(sorted(self.providers)) or "none"

@@ -16,7 +16,19 @@ from sidecar.configfile import ConfigFile
 from sidecar.settings import Complaint, Section, load, read_size
 
 # What a running process cannot change about itself.
-FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "workers", "limits.enforce", "cache", "log", "envoy")
+FIXED = (
+    "admin",
+    "store",
+    "services",
+    "run_dir",
+    "max_body",
+    "engine",
+    "workers",
+    "limits.enforce",
+    "cache",
+    "log",
+    "envoy",
+)
 _LONGEST_RUN_DIR = 80  # a unix socket's path has at most 107 bytes
 DEFAULT_MAX_BODY = 20 * 1024 * 1024
 

@@ -1,1 +1,1 @@
-"""The exact response cache: when an answer may be kept, under which key, and as what. Pure: no I/O and no clock."""
+"""An exact cache of answers: an equal request gets the answer that an earlier one got, and nobody another's."""

@@ -4,8 +4,8 @@
     record   -> the `Capture` that an answer with this ticket is fed to
     keep     the answer has ended; lost: it never will
 
-A request that is the first of its kind leads; equal ones wait for it (flight.py). Whatever goes wrong here, a request goes
-on as if there were no cache.
+A request that is the first of its kind leads; equal ones wait for it (flight.py). Whatever goes wrong here, a request
+goes on as if there were no cache.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from extproc.cache import replay
 from extproc.cache.capture import Capture, Captured, Discarded
 from extproc.cache.entry import Entry, decode
 from extproc.cache.flight import Flights, Leader
@@ -22,6 +23,7 @@ from extproc.cache.question import Question
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store.base import CacheStore
 from extproc.cache.unfit import Reason
+from extproc.context import Reply
 from sidecar.errors import StoreError
 
 _MOST_OPEN = 100_000  # answers that are waited for
@@ -75,7 +77,7 @@ class _Open:
 
 class Cache:
     """`clock` is in seconds and never goes back, `unix_time` is the time of day. `wait` is how long (seconds) an equal
-    request waits for the first. `compress_from` (bytes): larger bodies are compressed."""
+    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket."""
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Cache:
         *,
         wait: float,
         compress_from: int,
+        worker: int = 0,
     ) -> None:
         self._store = store
         self._flights = flights
@@ -95,6 +98,7 @@ class Cache:
         self._unix_time = unix_time
         self._wait = wait
         self._compress_from = compress_from
+        self._worker = worker
         self._open: dict[str, _Open] = {}
         self._numbers = itertools.count(1)
 
@@ -155,7 +159,7 @@ class Cache:
             if leader is not None:
                 leader.disband()
             return Missed("", reason)
-        ticket = str(next(self._numbers))
+        ticket = f"{self._worker}-{next(self._numbers)}"
         self._open[ticket] = _Open(question, leader, self._clock())
         return Missed(ticket, reason)
 
@@ -163,6 +167,10 @@ class Cache:
         self._observer.cache_failed(error)
         self._observer.looked_up(question, "miss", "store", None)
         return Missed("", "store")
+
+    def reply(self, found: Found) -> Reply:
+        """The kept answer."""
+        return replay.reply(found.entry, self._unix_time(), "coalesced" if found.coalesced else replay.HIT)
 
     # when its answer comes
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER, Controls
 from extproc.cache.key import make_key
 from extproc.cache.question import Question
+from extproc.cache.replay import STATUS_HEADER
 from extproc.cache.rules import Bypass, Reason, verdict
 from extproc.context import Exchange, Reply
-from extproc.errors import Rejected
+from extproc.providers import openai
+
+# The answer to `only-if-cached` when there is none (RFC 9111, section 5.2.1.7).
+NOT_CACHED = Reply(
+    504,
+    openai.error_body("There is no cached answer to this request.", kind="invalid_request_error", code="not_cached"),
+    (("content-type", "application/json"), (STATUS_HEADER, "miss")),
+)
 
 
 def ask_cache(exchange: Exchange) -> Reply | None:
@@ -42,13 +50,6 @@ def ask_cache(exchange: Exchange) -> Reply | None:
             )
             return None
     if controls.only_if_cached:
-        raise not_cached()
+        return NOT_CACHED
     exchange.cache_status, exchange.cache_reason = "bypass", str(reason)
     return None
-
-
-def not_cached() -> Rejected:
-    """The answer to `only-if-cached` when there is none (RFC 9111, section 5.2.1.7)."""
-    return Rejected(
-        504, "There is no cached answer to this request.", code="not_cached", headers=(("x-headgate-cache", "miss"),)
-    )
