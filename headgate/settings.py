@@ -194,6 +194,11 @@ class Settings(PolicySettings):
     run_dir: str = Field(default="", description="sockets and Envoy's files; empty: a private temporary folder")
 
     @property
+    def has_cache(self) -> bool:
+        """Whether any model has one."""
+        return any(model.cache is not None for model in self.models.values())
+
+    @property
     def cache_store(self) -> str:
         """Where cached answers are kept."""
         return self.cache.store or self.store
@@ -231,7 +236,7 @@ class Settings(PolicySettings):
         for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
             if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
                 yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")
-        if self.workers > 1 and self.cache_store == "memory://" and any(one.cache for one in self.models.values()):
+        if self.workers > 1 and self.cache_store == "memory://" and self.has_cache:
             mend = "use one worker, or a Redis store (`cache.store`)"
             yield Complaint(("workers",), "each worker would keep cached answers of its own", mend)
         if self.workers > 1 and self.store == "memory://" and self.limits.enforce == "in_process":

@@ -73,6 +73,7 @@ class _Open:
     question: Question
     leader: Leader | None
     since: float
+    capture: Capture | None = None  # once its answer has begun
 
 
 class Cache:
@@ -177,7 +178,10 @@ class Cache:
     def record(self, ticket: str) -> Capture | None:
         """What the answer is fed to; None for a ticket that nobody knows (any more)."""
         opened = self._open.get(ticket)
-        return None if opened is None else Capture(opened.question.operation, opened.question.rules.max_answer)
+        if opened is None:
+            return None
+        opened.capture = Capture(opened.question.operation, opened.question.rules.max_answer)
+        return opened.capture
 
     def keep(self, ticket: str, answer: Captured | Discarded) -> Awaitable[None] | None:
         """The answer has ended."""
@@ -227,6 +231,12 @@ class Cache:
             self._observer.not_kept(opened.question, str(Reason.CUT))
             if opened.leader is not None:
                 opened.leader.fail()
+
+    def over(self, ticket: str) -> None:
+        """The request has ended, says the access log. Copies of its answer may be just behind it."""
+        opened = self._open.get(ticket)
+        if opened is not None and opened.capture is None:
+            self.lost(ticket)
 
     def sweep(self, older_than: float) -> None:
         """Give up answers that were asked for more than so many seconds ago and of which nothing more was heard."""
