@@ -197,6 +197,16 @@ def test_ignored_fields_are_those_at_the_top() -> None:
     assert canonical(b'{"a":1,"User":"x"}', ignore) == b'{"User":"x","a":1}'
 
 
+def test_escapes_are_another_way_to_write_the_same() -> None:
+    plain = '{"a/b":"/\\n","c":"A😀\x7f"}'
+    ways = (
+        r'{"a\/b":"\/\n","c":"A😀\u007f"}',
+        r'{"a\/b":"/\u000a","c":"\u0041\ud83d\uDE00\u007F"}',
+        r'{"a\/b":"/\n","c":"A😀\x7f"}',
+    )
+    assert {canonical(way.replace("\\x7f", "\x7f").encode()) for way in ways} == {plain.encode()}
+
+
 def test_a_body_as_sdks_write_it_keeps_its_words() -> None:
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Grüße\n“quoted” \\ 😀"}], "temperature": 0.1}
     forms = {
