@@ -106,20 +106,20 @@ class Leader:
 
     def __init__(self, flights: Flights, key: bytes) -> None:
         self._flights = flights
-        self._let_go: Callable[[], None] | None = None
+        self._let_go: Callable[[bool], None] | None = None
         self.key = key
         self.token: int | None = None
 
-    def hold(self, token: int, let_go: Callable[[], None]) -> None:
-        """It leads among all processes too. `let_go` is called once, when it ends."""
+    def hold(self, token: int, let_go: Callable[[bool], None]) -> None:
+        """It leads among all processes too. `let_go` is called once, when it ends, with whether all are to go alone."""
         self.token = token
         self._let_go = let_go
 
-    def let_go(self) -> None:
+    def let_go(self, *, alone: bool = False) -> None:
         """Lead among the processes no more. The flight itself goes on."""
         let_go, self._let_go = self._let_go, None
         if let_go is not None:
-            let_go()
+            let_go(alone)
 
     def land(self, value: bytes) -> None:
         """Here is the value: all who wait have it."""
@@ -134,7 +134,7 @@ class Leader:
     def disband(self) -> None:
         """No value that could be shared: all who wait go alone, at once."""
         self._flights._end(self, None)
-        self.let_go()
+        self.let_go(alone=True)
 
 
 class Waiter:

@@ -8,7 +8,7 @@ its own, a place to remember who waits, and this same asking for what it missed.
 A leader renews its lock while it lives. Without Redis every process goes on its own: equal requests of one process
 still share.
 
-Weakness: when the answer cannot be shared each process finds out for itself, one after the other.
+Weakness: for a second after an answer that could not be shared equal requests are not held back at all.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
+from typing import Literal
 
 from extproc.cache.flight import Flights, Leader, Outcome, Waiter
 from extproc.cache.store.base import CacheStore
-from extproc.cache.store.locks import TAKEN, THERE, Locks
+from extproc.cache.store.locks import ALONE, TAKEN, THERE, Locks
 from sidecar.errors import StoreError
 from sidecar.redis.request import Command
+
+
+class _Word(Enum):
+    AGAIN = 0
 
 
 class SharedFlights:
@@ -64,9 +70,9 @@ class SharedFlights:
         pause = self._first_pause
         try:
             while True:
-                found = await self._ask(leader)
-                if found is not None:
-                    return found
+                outcome = await self._ask(leader)
+                if outcome is not _Word.AGAIN:
+                    return outcome
                 left = ends - self._clock()
                 if left <= 0:
                     leader.fail()
@@ -77,11 +83,14 @@ class SharedFlights:
             leader.fail()
             raise
 
-    async def _ask(self, leader: Leader) -> Outcome:
-        """One question; None: another leads. When Redis fails this process goes on its own."""
+    async def _ask(self, leader: Leader) -> Outcome | Literal[_Word.AGAIN]:
+        """One question; `AGAIN`: another leads. When Redis fails this process goes on its own."""
         try:
             word = await self._acquire(leader.key)
             if word == TAKEN:
+                return _Word.AGAIN
+            if word == ALONE:
+                leader.disband()
                 return None
             if word != THERE:
                 leader.hold(word, _Hold(self._locks, leader.key, word, self._clock, self._longest).let_go)
@@ -105,7 +114,7 @@ class SharedFlights:
             raise
 
     def _give_back(self, key: bytes, request: Command) -> None:
-        if not request.cancelled() and request.exception() is None and request.result() not in (THERE, TAKEN):
+        if not request.cancelled() and request.exception() is None and request.result() > 0:
             self._locks.release(key, request.result())
 
     @property
@@ -153,10 +162,10 @@ class _Hold:
         self._ends = clock() + longest
         self._timer = self._later()
 
-    def let_go(self) -> None:
+    def let_go(self, alone: bool) -> None:
         """Give the lock back."""
         self._timer.cancel()
-        self._locks.release(self._key, self._token)
+        self._locks.release(self._key, self._token, alone=alone)
 
     def _later(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(self._locks.seconds / 3, self._renew)

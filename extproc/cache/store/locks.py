@@ -17,6 +17,7 @@ from sidecar.errors import StoreError
 from sidecar.redis import Client
 from sidecar.redis.request import Command
 
+ALONE = -2  # the last answer could not be shared
 THERE = -1  # there is a value
 TAKEN = 0  # another leads
 
@@ -25,16 +26,20 @@ _FENCE_MS = 3_600_000  # far longer than any leader is away
 
 
 class Locks:
-    """Locks that live for `seconds` unless they are renewed. The client is that of the store, which closes it."""
+    """Locks that live for `seconds` unless they are renewed. The client is that of the store, which closes it.
 
-    def __init__(self, client: Client, names: Names | None = None, *, seconds: float = 5.0) -> None:
+    For `alone` seconds after an answer that could not be shared nobody leads: longer than who waits pauses.
+    """
+
+    def __init__(self, client: Client, names: Names | None = None, *, seconds: float = 5.0, alone: float = 1.0) -> None:
         self._client = client
         self._names = names or Names()
         self._life = milliseconds(seconds)
+        self._alone = milliseconds(alone)
         self.seconds = seconds
 
     def acquire(self, key: bytes) -> Command:
-        """Ask to lead: `THERE`, `TAKEN` or a token, in one round trip. Raises `StoreError` when it is not sent."""
+        """Ask to lead: `THERE`, `ALONE`, `TAKEN` or a token. Raises `StoreError` when it is not sent."""
         names = self._names
         keys = [names.value(key), names.lock(key), names.fence(key)]
         return run(self._client, _ACQUIRE, keys, self._life, _FENCE_MS)
@@ -53,10 +58,10 @@ class Locks:
             return
         request.add_done_callback(heard)
 
-    def release(self, key: bytes, token: int) -> None:
-        """Give the lock back. Never waits; when Redis fails the lock ends by itself."""
+    def release(self, key: bytes, token: int, *, alone: bool = False) -> None:
+        """Give the lock back; `alone`: nobody is to lead for a while. Never waits; without Redis it ends by itself."""
         try:
-            request = run(self._client, _RELEASE, [self._names.lock(key)], token)
+            request = run(self._client, _RELEASE, [self._names.lock(key)], token, self._alone if alone else 0)
         except StoreError:
             return
         request.add_done_callback(_reply)

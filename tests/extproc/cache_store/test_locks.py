@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from extproc.cache.store import Locks, RedisStore
-from extproc.cache.store.locks import TAKEN, THERE
+from extproc.cache.store.locks import ALONE, TAKEN, THERE
 from extproc.cache.store.names import Names
 from extproc.cache.store.script import answer, read, send
 from tests.extproc.cache_store.factories import key, names, redis_store, until
@@ -46,6 +46,17 @@ async def test_one_leads_until_it_gives_up(locks: Locks) -> None:
     assert later > token
     locks.release(KEY, token)  # of an older leader: not its own any more
     assert await acquire(locks) == TAKEN
+
+
+async def test_after_an_answer_that_cannot_be_shared_nobody_leads_for_a_while(shared: RedisStore, under: Names) -> None:
+    locks = Locks(shared._client, under, alone=0.05)
+    token = await acquire(locks)
+    locks.release(KEY, token, alone=True)
+    assert await acquire(locks) == ALONE
+    began = time.monotonic()
+    while (later := await acquire(locks)) == ALONE:
+        assert time.monotonic() - began < 10
+    assert later > token
 
 
 async def test_a_leader_that_dies_is_followed_when_its_lock_ends(shared: RedisStore, under: Names) -> None:
@@ -115,7 +126,10 @@ async def test_everything_ends(shared: RedisStore, under: Names, locks: Locks) -
 
 # Who does what: an actor acquires, renews, releases, lands; or its lock ends because it was away.
 EVENTS = st.lists(
-    st.tuples(st.integers(0, 3), st.sampled_from(("acquire", "acquire", "renew", "release", "land", "away", "purge"))),
+    st.tuples(
+        st.integers(0, 3),
+        st.sampled_from(("acquire", "acquire", "renew", "release", "disband", "land", "away", "purge")),
+    ),
     max_size=40,
 )
 
@@ -141,7 +155,10 @@ def test_in_any_order_one_leads_and_no_old_value_wins(client: Redis, events: lis
         token = tokens.get(actor, 0)
         if event == "acquire":
             word = call("acquire", [value, lock, fence], 60_000, 3_600_000)
-            assert word == (THERE if there else TAKEN) if there or holder else word > newest
+            if there or holder:
+                assert word == (THERE if there else ALONE if holder == ALONE else TAKEN)
+            else:
+                assert word > newest
             if word > 0:
                 tokens[actor] = newest = holder = word
         elif event == "away":
@@ -154,13 +171,17 @@ def test_in_any_order_one_leads_and_no_old_value_wins(client: Redis, events: lis
             assert call("renew", [lock, fence], token, 60_000) == (token == newest)
             holder = token if token == newest else holder
         elif token and event == "release":
-            assert call("release", [lock], token) == (token == holder)
+            assert call("release", [lock], token, 0) == (token == holder)
             holder = 0 if token == holder else holder
+        elif token and event == "disband":
+            assert call("release", [lock], token, 60_000) == (token == holder)
+            holder = ALONE if token == holder else holder
         elif token:
             assert call("land", [value, lock, fence], token, str(token), 60_000) == (token == newest)
             if token == newest:
-                there, holder = token, 0
-        assert int(client.get(lock) or 0) == holder
+                there, holder = token, 0 if holder == token else holder
+        found = client.get(lock)
+        assert (ALONE if found == b"alone" else int(found or 0)) == holder
         assert int(client.get(value) or 0) == there
     client.delete(value, lock, fence)
 

@@ -97,6 +97,16 @@ async def test_when_a_leader_fails_exactly_one_takes_over(two: tuple[Process, Pr
     assert await asyncio.gather(*rest) == [b"v"] * 3
 
 
+async def test_what_cannot_be_shared_lets_all_go_at_once(two: tuple[Process, Process]) -> None:
+    one, other = two
+    leader = await one.lead()
+    waits = [other.wait(), other.wait(), one.wait(), one.wait()]
+    await asyncio.sleep(0.02)
+    leader.disband()
+    assert list(await asyncio.gather(*waits)) == [None] * 4
+    assert (len(one.flights), len(other.flights)) == (0, 0)
+
+
 async def test_a_leader_that_dies_is_followed_when_its_lock_ends(stack: AsyncExitStack, url: str, under: Names) -> None:
     dying, other = Process(url, under, lock=0.1), process(stack, url, under)
     leader = await dying.lead()
