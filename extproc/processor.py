@@ -10,6 +10,7 @@ from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER
 from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
 from extproc.errors import Rejected
 from extproc.filters import ON_BODY, Filter, on_forward, on_headers, protocols
+from extproc.filters.ask_cache import BETA_HEADER
 from extproc.filters.own_key import OWN_KEY_HEADER
 from extproc.filters.protocols import PROTOCOLS_HEADER
 from extproc.policy import Policy
@@ -29,6 +30,7 @@ HEADERS = (
     "upgrade",
     OWN_KEY_HEADER,
     PROTOCOLS_HEADER,
+    BETA_HEADER,
     CONTROL_HEADER,
     SALT_HEADER,
 )

@@ -18,6 +18,13 @@ NOT_CACHED = Reply(
 )
 
 
+BETA_HEADER = "openai-beta"
+
+
+def _values(values: tuple[bytes, ...]) -> list[str]:
+    return [value.decode("latin-1") for value in values]
+
+
 def ask_cache(exchange: Exchange) -> Reply | None:
     """Write the question, or why there is none. Costs nothing for a model without a cache."""
     model, key, operation = exchange.model, exchange.key, exchange.operation
@@ -41,9 +48,9 @@ def ask_cache(exchange: Exchange) -> Reply | None:
             reason = found.reason
         else:
             tenant = {"key": key.name, "team": key.team or f"key {key.name}", "shared": ""}[rules.scope]
-            digest = make_key(
-                rules.scope, tenant, operation.name, model.name, found.canonical, model.marks, controls.salt
-            )
+            # All that reaches the provider beside the body, as far as it can change an answer.
+            marks = (*model.marks, headers.one(":path").partition("?")[2], *_values(headers.all(BETA_HEADER)))
+            digest = make_key(rules.scope, tenant, operation.name, model.name, found.canonical, marks, controls.salt)
             exchange.cache_reason = str(found.reason or "")
             exchange.question = Question(
                 digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached
