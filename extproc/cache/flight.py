@@ -96,7 +96,8 @@ class Flights:
 
 
 class Leader:
-    """Asks upstream for all who want `key`. It ends once: by `land`, `fail` or `disband`; later calls do nothing.
+    """Asks upstream for all who want `key`. It ends once: by `land`, `fail` or `disband`; later calls do nothing,
+    so `fail` belongs into every `finally`.
 
     `token` goes with the value into the store: None when no other process knows of this leader. Put the value before
     it lands: the key is then free for the other processes.
@@ -164,7 +165,10 @@ class Waiter:
             self.outcome.fail()
 
     async def wait(self, seconds: float) -> Outcome:
-        """The value, a `Leader`, or None after so many seconds: go alone. Cancelled, it leaves. Call it once."""
+        """The value, a `Leader`, or None after so many seconds: go alone. Cancelled, it leaves.
+
+        Once, and where it is joined: a task of its own that is cancelled before it has begun never leaves.
+        """
         if not self.settled:
             loop = asyncio.get_running_loop()
             self._future = loop.create_future()

@@ -23,6 +23,7 @@ from typing import Literal
 from extproc.cache.flight import Flights, Leader, Outcome, Waiter
 from extproc.cache.store.base import CacheStore
 from extproc.cache.store.locks import ALONE, TAKEN, THERE, Locks
+from extproc.cache.store.script import answer
 from sidecar.errors import StoreError
 from sidecar.redis.request import Command
 
@@ -108,7 +109,7 @@ class SharedFlights:
         """What the lock says. Raises `StoreError`. Cancelled, it gives back the lock that it may still get."""
         request = self._locks.acquire(key)
         try:
-            return int(await asyncio.shield(request))
+            return int(await answer(asyncio.shield(request)))
         except asyncio.CancelledError:
             request.add_done_callback(partial(self._give_back, key))
             raise
@@ -139,7 +140,10 @@ class SharedWaiter:
             self._local.fail()
 
     async def wait(self, seconds: float) -> Outcome:
-        """The value, a `Leader`, or None after so many seconds: go alone. Cancelled, it leaves. Call it once."""
+        """The value, a `Leader`, or None after so many seconds: go alone. Cancelled, it leaves.
+
+        Once, and where it is joined: a task of its own that is cancelled before it has begun never leaves.
+        """
         ends = self._flights.clock() + seconds
         outcome: Outcome
         if isinstance(self._local, Waiter):

@@ -8,34 +8,35 @@ _SMALL = 64  # keys: a set of fewer is never worth a copy
 
 
 class Group:
-    """A set of keys that also gives back the room of keys that have left, which Python's own does not."""
+    """A set of keys that also gives back the room of keys that have left, which Python's own does not.
+
+    Keys are added to `keys` as they are; they leave by `discard` or `pop` alone.
+    """
 
     __slots__ = ("_peak", "keys", "name")
 
     def __init__(self, name: str | int) -> None:
         self.name = name
         self.keys: set[bytes] = set()
-        self._peak = _SMALL
+        self._peak = _SMALL  # as of the last time that one left, so that it need not be kept when one comes
 
-    def add(self, key: bytes) -> None:
+    def discard(self, key: bytes) -> int:
+        """Take the key out; how many are left."""
         keys = self.keys
-        keys.add(key)
         size = len(keys)
         if size > self._peak:
             self._peak = size
+        elif 4 * size < self._peak and size > _SMALL:
+            self.keys = keys = set(keys)
+            self._peak = size
+        keys.discard(key)
+        return len(keys)
 
     def pop(self) -> bytes:
         """Take any key out. Raises `KeyError` when there is none."""
         key = self.keys.pop()  # remembers where it was, so that emptying a large set is not quadratic
         self.discard(key)
         return key
-
-    def discard(self, key: bytes) -> None:
-        keys = self.keys
-        keys.discard(key)
-        if self._peak > _SMALL and 4 * len(keys) < self._peak:
-            self.keys = set(keys)
-            self._peak = max(_SMALL, len(keys))
 
 
 class Calendar:

@@ -1,7 +1,7 @@
 """The embedded store: answers of one process, never more than so many bytes.
 
 What goes for want of room is chosen by S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction",
-SOSP 2023). New keys pass through a small queue, a tenth of the room. Those that were asked for at least twice there
+SOSP 2023). New keys pass through a small queue, a tenth of the room. Those that were asked for again there
 move on to the main queue; the others go, and only their hash is remembered: a key that comes back soon goes to the
 main queue at once. In the main queue each use (three at most) is one more turn. So a scan of keys that nobody asks
 for again takes a tenth of the room, where with LRU it takes all.
@@ -25,21 +25,20 @@ _GROUP = 400  # a tag, whoever has it
 _GHOST = 112
 
 _MOST_USES = 3
-_PROVEN = 2  # uses that take a key from the small queue to the main one
+_PROVEN = 1  # uses that take a key from the small queue to the main one; two were no better in any trace
 _MOST_TURNS = 64  # entries that may get another turn before one goes anyway
 _AT_ONCE = 16  # expired entries that one call takes away
 _HASH = (1 << 60) - 1  # what fits into Python's second smallest integer
 
 
 class _Entry:
-    __slots__ = ("due", "expires", "size", "tags", "uses", "value")
+    __slots__ = ("expires", "groups", "size", "uses", "value")
 
-    def __init__(self, value: bytes, expires: float, size: int, due: Group, tags: tuple[Group, ...]) -> None:
+    def __init__(self, value: bytes, expires: float, size: int, groups: tuple[Group, ...]) -> None:
         self.value = value
         self.expires = expires
         self.size = size
-        self.due = due
-        self.tags = tags
+        self.groups = groups  # that of the calendar, and one for each tag
         self.uses = 0
 
 
@@ -108,13 +107,13 @@ class MemoryStore:
         if ttl_seconds <= 0 or size > self._max:
             return False
         expires = now + ttl_seconds
-        due = self._calendar.at(expires, now)
-        due.add(key)
-        groups: tuple[Group, ...] = ()
-        if tags:
-            groups = tuple([self._tagged(tag, key) for tag in dict.fromkeys(tags)])
-            size += _TAG * len(groups)
-        entry = _Entry(value, expires, size, due, groups)
+        groups = [self._calendar.at(expires, now)]
+        for tag in tags if len(tags) < 2 else dict.fromkeys(tags):
+            groups.append(self._tags.get(tag) or self._new_tag(tag))
+            size += _TAG
+        for group in groups:
+            group.keys.add(key)
+        entry = _Entry(value, expires, size, tuple(groups))
         if old is not None:
             entry.uses = old.uses
         ghost = hash(key) & _HASH
@@ -161,13 +160,9 @@ class MemoryStore:
 
     # entries
 
-    def _tagged(self, tag: str, key: bytes) -> Group:
-        """The tag's group, with `key` in it."""
-        group = self._tags.get(tag)
-        if group is None:
-            group = self._tags[tag] = Group(tag)
-            self._bytes += _group_size(tag)
-        group.add(key)
+    def _new_tag(self, tag: str) -> Group:
+        group = self._tags[tag] = Group(tag)
+        self._bytes += _group_size(tag)
         return group
 
     def _remove(self, key: bytes) -> _Entry | None:
@@ -183,14 +178,12 @@ class MemoryStore:
         return entry
 
     def _forget(self, key: bytes, entry: _Entry) -> None:
-        """The entry is in no queue any more."""
+        """The entry is in no queue any more. A tag that nobody has any more is forgotten."""
         self._bytes -= entry.size
-        entry.due.discard(key)
-        for group in entry.tags:
-            group.discard(key)
-            if not group.keys:
-                del self._tags[str(group.name)]
-                self._bytes -= _group_size(str(group.name))
+        for group in entry.groups:
+            if not group.discard(key) and group.name.__class__ is str:
+                del self._tags[group.name]
+                self._bytes -= _group_size(group.name)
 
     def _sweep(self, now: float) -> None:
         """Take away some of what has expired."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -31,7 +31,7 @@ def send(client: Client, key: str, *command: str | int | bytes) -> Command:
     return request
 
 
-async def answer(request: Command) -> Any:
+async def answer(request: Awaitable[Any]) -> Any:
     """The reply. Raises `StoreError`."""
     try:
         return await request

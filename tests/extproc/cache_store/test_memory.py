@@ -189,7 +189,7 @@ def check(store: MemoryStore, max_bytes: int) -> None:
     assert len(entries) == len(store._small) + len(store._main)
     assert store._small_bytes == sum(entry.size for entry in store._small.values())
     in_tags = {(tag, name) for tag, group in store._tags.items() for name in group.keys}
-    assert in_tags == {(group.name, name) for name, entry in entries.items() for group in entry.tags}
+    assert in_tags == {(group.name, name) for name, entry in entries.items() for group in entry.groups[1:]}
     assert all(group.keys for group in store._tags.values())
     in_calendar = [name for group in store._calendar._groups.values() for name in group.keys]
     assert sorted(in_calendar) == sorted(entries)

@@ -223,6 +223,18 @@ async def test_without_redis_each_process_goes_on_its_own(own_redis: RedisServer
         await each.redis.close()
 
 
+async def test_what_redis_refuses_is_done_without_it(stack: AsyncExitStack, url: str, under: Names) -> None:
+    one = process(stack, url, under)
+    place = under.lock(KEY)
+    await answer(send(one.redis._client, place, "LPUSH", place, "no string"))
+    leader = await one.lead()
+    assert leader.token is None
+    wait = one.wait()
+    await asyncio.sleep(0)
+    leader.land(b"v")
+    assert await wait == b"v"
+
+
 async def race(processes: list[Process], clients: int, *, spoilt: int = 0) -> tuple[int, list[bytes]]:
     """How often upstream is asked when so many ask the same; the first `spoilt` answers fail."""
     asked = 0
