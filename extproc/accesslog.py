@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.messages import ORDER_METADATA
-from extproc.processor import METADATA, USAGE_METADATA
+from extproc.processor import CACHE_METADATA, METADATA, USAGE_METADATA
 from extproc.targets import Target
 from ratelimit.messages import DECISION_FIELD
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
@@ -65,6 +65,7 @@ class RequestRecord(NamedTuple):
     disconnected: bool
     attempts: int
     flags: tuple[str, ...]
+    ticket: str = ""  # of an answer that was to be kept
     worker: int | None = None  # which of several has decided it
     reservation: str = ""
     charged: int = 0
@@ -120,6 +121,7 @@ def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRec
         disconnected=disconnected,
         attempts=common.upstream_request_attempt_count,
         flags=flags,
+        ticket=_text(metadata[CACHE_METADATA].fields, "ticket") if CACHE_METADATA in metadata else "",
         worker=_whole(facts, "worker"),
         reservation=_text(facts, "reservation"),
         charged=total if total is not None else estimate or 0,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from extproc.cache.question import Question
 from extproc.policy import Key, Model, Policy
 from extproc.providers.multipart import Form
 from extproc.providers.openai import Body, Operation
@@ -60,7 +61,14 @@ class Forward:
     order: tuple[str, ...] = ()
 
 
-Outcome: TypeAlias = Reply | NeedBody | Forward
+@dataclass(frozen=True, slots=True)
+class AskCache:
+    """Everything is in order, and there may be a kept answer: the decision goes on when that is known."""
+
+    question: Question
+
+
+Outcome: TypeAlias = Reply | NeedBody | AskCache | Forward
 
 
 @dataclass(slots=True)
@@ -85,6 +93,10 @@ class Exchange:
     own_key: str = ""  # the client's own key for `own_provider`
     own_provider: str = ""
     rewritten: bytes | None = None
+    question: Question | None = None  # for the cache
+    cache_status: str = ""  # what the client is told of the cache: nothing where the model has none
+    cache_reason: str = ""
+    ticket: str = ""  # under which the answer is kept when it comes
     later_attempts: str = ""  # what attempts after the first must look like (`filters.rewrite`)
     chunks: bool = False  # the answer is a stream of chat chunks
     strip_usage: bool = False

@@ -67,13 +67,13 @@ class Limits:
         self._present = present
         self._admits_on_error = admits_on_error
 
-    def ask(self, exchange: Exchange) -> Verdict | Awaitable[Verdict]:
-        """May this request go on? At once when the store answers at once."""
+    def ask(self, exchange: Exchange, *, free: bool = False) -> Verdict | Awaitable[Verdict]:
+        """May this request go on? At once when the store answers at once. A `free` one costs no tokens."""
         assert exchange.key is not None
         name = exchange.key.name
         descriptors = (
             Descriptor(_entries(name, REQUESTS), 1),
-            Descriptor(_entries(name, TOKENS), exchange.estimate),
+            Descriptor(_entries(name, TOKENS), 0 if free else exchange.estimate),
         )
         try:
             decision = self._limiter.decide(self._rules(), LimitRequest(DOMAIN, descriptors))

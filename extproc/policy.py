@@ -14,6 +14,7 @@ import msgspec
 from extproc.balance.choice import Choice
 from extproc.balance.order import Pool
 from extproc.balance.strategies import Strategy
+from extproc.cache.rules import CacheRules
 from extproc.settings import ModelSettings, PolicySettings
 from extproc.targets import Target, digest, passthrough_targets, slug, targets_of
 
@@ -47,6 +48,8 @@ class Model:
     affinity: str
     uniform: bool
     serves_all: bool  # whether every target serves every operation
+    cache: CacheRules | None = None
+    marks: tuple[str, ...] = ()  # what else an answer depends on: the targets
     varying: frozenset[str] = frozenset()
     plans: dict[object, BodyPlan] = field(default_factory=dict, compare=False, repr=False)
 
@@ -61,6 +64,8 @@ class Key:
     passthrough: frozenset[str]
     own_provider_keys: bool
     limited: bool
+    team: str
+    cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ def build(settings: PolicySettings, *, max_body_bytes: int, created: int) -> Pol
             _matching(settings.providers, key.passthrough),
             key.own_provider_keys,
             limited,
+            key.team,
+            key.cache,
         )
     passed = {name for key in keys.values() for name in key.passthrough}
     return Policy(
@@ -146,6 +153,8 @@ def _model(name: str, settings: PolicySettings) -> Model:
         made.affinity if made.strategy == "affinity" else "",
         len({target.shape for target in targets}) == 1,
         not any(target.serves for target in targets),
+        made.cache.rules() if made.cache is not None else None,
+        tuple(sorted({f"{target.provider} {target.model} {target.max_tokens}" for target in targets})),
         frozenset().union(*(_touched(target) for target in targets)),
     )
 

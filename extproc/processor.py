@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from extproc.balance.health import Health
-from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
+from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER
+from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, NeedBody, Outcome, Reply, RequestHeaders
 from extproc.errors import Rejected
-from extproc.filters import Filter, on_body, on_headers, protocols
+from extproc.filters import ON_BODY, Filter, on_forward, on_headers, protocols
+from extproc.filters.ask_cache import BETA_HEADER
 from extproc.filters.own_key import OWN_KEY_HEADER
 from extproc.filters.protocols import PROTOCOLS_HEADER
 from extproc.policy import Policy
 from extproc.providers import openai
 from extproc.providers.dialect import DIALECTS
-from extproc.targets import OWN_KEY, REALTIME
+from extproc.targets import CAPTURED, OWN_KEY, REALTIME
 
 ROUTE_HEADER = "x-headgate-route"
 RETRIES_HEADER = "x-envoy-max-retries"  # wins over the route's
@@ -29,9 +31,13 @@ HEADERS = (
     "upgrade",
     OWN_KEY_HEADER,
     PROTOCOLS_HEADER,
+    BETA_HEADER,
+    CONTROL_HEADER,
+    SALT_HEADER,
 )
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
+CACHE_METADATA = "headgate.cache"
 _JSON = (("content-type", "application/json"),)
 LATER_ATTEMPTS = "attempts"  # what attempts after the first look like
 _FORWARD_REMOVES = ("authorization",)  # the provider's clusters take out all other private headers
@@ -43,7 +49,7 @@ class Processor:
     def __init__(self, policy: Callable[[], Policy], draw: Callable[[], float], health: Health) -> None:
         self._policy = policy
         self._on_headers = on_headers(draw, health)
-        self._on_body = on_body(draw, health)
+        self._on_forward = on_forward(draw, health)
 
     def on_headers(self, headers: RequestHeaders) -> tuple[Exchange, Outcome]:
         """The request headers have arrived. The exchange keeps the policy it began with to its end."""
@@ -54,7 +60,14 @@ class Processor:
     def on_body(self, exchange: Exchange, body: bytes) -> Outcome:
         """The whole request body has arrived."""
         exchange.raw_body = body
-        return _run(self._on_body, exchange) or _forward(exchange)
+        reply = _run(ON_BODY, exchange)
+        if reply is not None:
+            return reply
+        return self.go_on(exchange) if exchange.question is None else AskCache(exchange.question)
+
+    def go_on(self, exchange: Exchange) -> Reply | Forward:
+        """There is no kept answer: a provider is asked."""
+        return _run(self._on_forward, exchange) or _forward(exchange)
 
 
 def _run(filters: tuple[Filter, ...], exchange: Exchange) -> Reply | None:
@@ -75,7 +88,11 @@ def _forward(exchange: Exchange) -> Forward:
     model, target = exchange.model, exchange.target
     assert model is not None
     assert target is not None
-    route = model.route + REALTIME if exchange.realtime else model.route
+    route = model.route
+    if exchange.realtime:
+        route += REALTIME
+    elif exchange.ticket:
+        route += CAPTURED + exchange.ticket.partition("-")[0]
     headers = [(ROUTE_HEADER, route), (":path", target.path(exchange.operation_path, exchange.query))]
     removed: tuple[str, ...] = _FORWARD_REMOVES
     if exchange.rewritten is not None:
@@ -125,9 +142,14 @@ def describe(exchange: Exchange) -> Facts:
     facts["estimate"] = exchange.estimate
     if exchange.later_attempts:
         facts[LATER_ATTEMPTS] = exchange.later_attempts
-    if not exchange.chunks:
-        return {METADATA: facts}
-    return {METADATA: facts, USAGE_METADATA: {"chunks": True, "strip": exchange.strip_usage}}
+    found: dict[str, Mapping[str, MetadataValue]] = {METADATA: facts}
+    if exchange.chunks:
+        found[USAGE_METADATA] = {"chunks": True, "strip": exchange.strip_usage}
+    if exchange.cache_status:
+        found[CACHE_METADATA] = {
+            "status": exchange.cache_status, "reason": exchange.cache_reason, "ticket": exchange.ticket
+        }  # fmt: skip
+    return found
 
 
 def for_envoy(facts: Facts, exchange: Exchange) -> Facts:

@@ -13,14 +13,19 @@ from typing import Protocol
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc import messages
-from extproc.context import Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
+from extproc.cache.cache import Cache, Found, Missed, Outcome
+from extproc.cache.question import Question
+from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
+from extproc.filters.ask_cache import NOT_CACHED
 from extproc.limits import Limits, Verdict
 from extproc.processor import METADATA, USAGE_METADATA, Processor, describe, for_envoy
+from extproc.recorder import Recorder
 from sidecar.errors import RpcError, StatusCode
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _NEED_BODY = Step((messages.NEED_BODY,))
+PURPOSE_HEADER, TO_RECORD = "x-headgate-purpose", "record"  # what a stream of Envoy's is for, when not a decision
 WORKER = "worker"  # metadata: which of several has decided
 _NO_FACTS: Mapping[str, MetadataValue] = {}
 
@@ -41,7 +46,9 @@ class Observer(Protocol):
 class _Stream:
     """One request's stream."""
 
-    __slots__ = ("_clock", "_exchange", "_limits", "_observer", "_processor", "_seconds", "_signature")
+    __slots__ = (
+        "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_processor", "_seconds", "_signature"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -50,12 +57,16 @@ class _Stream:
         observer: Observer,
         limits: Limits | None,
         signature: Mapping[str, MetadataValue],
+        cache: Cache | None,
+        hit_limits: Limits | None,
     ) -> None:
         self._processor = processor
         self._clock = clock
         self._observer = observer
         self._limits = limits
         self._signature = signature
+        self._cache = cache
+        self._hit_limits = hit_limits
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
@@ -67,13 +78,58 @@ class _Stream:
             self._exchange, outcome = self._processor.on_headers(messages.read_headers(message.request_headers))
         elif phase == "request_body" and self._exchange is not None:
             outcome = self._processor.on_body(self._exchange, message.request_body.body)
-            self._exchange.forget_body()
         else:
             raise RpcError(StatusCode.FAILED_PRECONDITION, f"not asked for in this order: {phase}")
         exchange = self._exchange
         if isinstance(outcome, NeedBody):
             self._seconds += self._clock() - started
             return _NEED_BODY
+        if isinstance(outcome, AskCache):
+            return self._ask_cache(exchange, outcome.question, started)
+        exchange.forget_body()
+        return self._decided(exchange, outcome, started)
+
+    def _ask_cache(self, exchange: Exchange, question: Question, started: float) -> Step | Awaitable[Step]:
+        if self._cache is None:
+            return self._go_on(exchange, Missed("", "off"), started)
+        outcome = self._cache.ask(question)
+        if isinstance(outcome, Found | Missed):
+            return self._answered(exchange, outcome, started)
+        self._seconds += self._clock() - started
+        return self._answer_later(exchange, outcome)
+
+    async def _answer_later(self, exchange: Exchange, waiting: Awaitable[Outcome]) -> Step:
+        outcome = await waiting
+        step = self._answered(exchange, outcome, self._clock())
+        return step if isinstance(step, Step) else await step
+
+    def _answered(self, exchange: Exchange, outcome: Outcome, started: float) -> Step | Awaitable[Step]:
+        if isinstance(outcome, Missed):
+            return self._go_on(exchange, outcome, started)
+        assert self._cache is not None
+        exchange.cache_status = "coalesced" if outcome.coalesced else "hit"
+        kept = self._cache.reply(outcome)
+        exchange.forget_body()
+        if self._hit_limits is None or exchange.key is None or not exchange.key.limited:
+            return self._reply(exchange, kept, started)
+        verdict = self._hit_limits.ask(exchange, free=True)
+        if isinstance(verdict, Verdict):
+            return self._reply(exchange, verdict.reply or kept, started)
+        return self._hit_later(exchange, kept, verdict, started)
+
+    async def _hit_later(self, exchange: Exchange, kept: Reply, waiting: Awaitable[Verdict], started: float) -> Step:
+        return self._reply(exchange, (await waiting).reply or kept, started)
+
+    def _go_on(self, exchange: Exchange, missed: Missed, started: float) -> Step | Awaitable[Step]:
+        if exchange.question is not None and exchange.question.only_if_cached:
+            return self._reply(exchange, NOT_CACHED, started)
+        exchange.cache_status, exchange.ticket = "miss", missed.ticket
+        exchange.cache_reason = missed.reason or exchange.cache_reason
+        outcome = self._processor.go_on(exchange)
+        exchange.forget_body()
+        return self._decided(exchange, outcome, started)
+
+    def _decided(self, exchange: Exchange, outcome: Reply | Forward, started: float) -> Step | Awaitable[Step]:
         if isinstance(outcome, Reply):
             return self._reply(exchange, outcome, started)
         if self._limits is None:
@@ -108,6 +164,8 @@ class _Stream:
         return Step((message,), done=True)
 
     def _reply(self, exchange: Exchange, reply: Reply, started: float) -> Step:
+        if exchange.ticket and self._cache is not None:
+            self._cache.lost(exchange.ticket)  # it was to be kept, and is refused instead
         facts = self._measured(describe(exchange), str(reply.status), started)
         return Step((messages.write_reply(reply, facts),), done=True)
 
@@ -134,15 +192,20 @@ def external_processor(
     observer: Observer,
     limits: Limits | None = None,
     worker: int | None = None,
+    cache: Cache | None = None,
+    hit_limits: Limits | None = None,
 ) -> Service:
     """The service for `processor`. `clock` counts seconds and never goes back.
 
     `limits` are decided here too when they are given; else Envoy asks the rate-limit service. One of several workers
-    signs what it decides with its number.
+    signs what it decides with its number. `cache` is asked for models that have one; answers from it count against
+    `hit_limits`, as requests without tokens.
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
-    def opened(_context: CallContext) -> _Stream:
-        return _Stream(processor, clock, observer, limits, signature)
+    def opened(context: CallContext) -> _Stream | Recorder:
+        if cache is not None and context.metadata.get(PURPOSE_HEADER) == TO_RECORD:
+            return Recorder(cache)
+        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits)
 
     return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from extproc.cache.rules import IGNORABLE, CacheRules
 from extproc.providers.presets import PRESETS, Preset
 from extproc.providers.quirks import ALL_OPERATIONS
 from ratelimit.rules import Rate
 from sidecar.configfile import KeyPath
-from sidecar.settings import Complaint, Section
+from sidecar.settings import Complaint, Section, read_size
 
 # Strings below these paths stay as written (`${OPENAI_API_KEY}`): only the renderer of Envoy's secrets
 # resolves them, so that the services never hold a provider's key.
@@ -91,6 +92,7 @@ def _model_name(value: str) -> str:
 TRIGGERS = ("connect", "reset", "5xx", "408", "409", "429")
 NEVER_RETRIED = ("400", "401", "403", "404", "422")
 Name = Annotated[str, AfterValidator(_name)]
+Size = Annotated[int, BeforeValidator(read_size)]
 BaseUrl = Annotated[str, AfterValidator(lambda value: _base_url(value) if value else value)]
 ModelName = Annotated[str, Field(max_length=256), AfterValidator(_model_name)]
 RateField = Annotated[Rate, BeforeValidator(_rate)]
@@ -215,6 +217,37 @@ class TimeoutSettings(Section):
     )
 
 
+class CacheSettings(Section):
+    """What of a model's answers is kept, for whom and how long (docs/cache.md). Being there turns the cache on."""
+
+    ttl: int = Field(default=3600, ge=1, le=31_536_000, description="seconds that an answer is kept")
+    scope: Literal["key", "team", "shared"] = Field(default="key", description="who shares an answer")
+    max_temperature: float | None = Field(
+        default=0.0, ge=0, le=2, description="requests above it pass by (one that names none counts as 1); null: any"
+    )
+    require_seed: bool = Field(default=False, description="only requests with a seed")
+    allow_tools: bool = Field(default=False, description="also with tools that the client runs")
+    allow_n: bool = Field(default=False, description="also several choices")
+    allow_images: bool = Field(default=False, description="also pictures, sounds and files that the body holds")
+    allow_stored: bool = Field(default=False, description="also answers that the provider stores (responses)")
+    max_request: Size = Field(default=256 * 1024, ge=1, description="bytes of a request that is looked up")
+    max_answer: Size = Field(default=1024 * 1024, ge=1, le=64 << 20, description="bytes of an answer that is kept")
+    ignore: list[str] = Field(default=[], description="fields that do not matter, such as user or metadata")
+
+    @field_validator("ignore")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        unknown = sorted(set(names) - IGNORABLE)
+        if unknown:
+            known = ", ".join(sorted(IGNORABLE))
+            raise ValueError(f"'{unknown[0]}' may matter to the answer | fields that may be ignored: {known}")
+        return names
+
+    def rules(self) -> CacheRules:
+        """As the decision has them."""
+        return CacheRules(**{**self.model_dump(), "ignore": frozenset(self.ignore)})
+
+
 class ModelSettings(Section):
     """A name that clients ask for: its targets, who of them is tried first, and when the next one is."""
 
@@ -226,6 +259,7 @@ class ModelSettings(Section):
     attempts: int = Field(default=3, ge=1, le=16, description="at most, over all targets")
     retry_on: list[Annotated[str, BeforeValidator(_trigger)]] = Field(default=list(TRIGGERS), max_length=64)
     timeouts: TimeoutSettings = TimeoutSettings()
+    cache: CacheSettings | None = None
 
 
 class LimitSettings(Section):
@@ -242,6 +276,8 @@ class KeySettings(Section):
     sha256: Annotated[str, AfterValidator(_digest)]
     models: list[str] = Field(default=["*"], description="names or patterns with `*`")
     passthrough: list[str] = Field(default=[], description="providers whose whole API it may use, under /p/PROVIDER/")
+    team: str = Field(default="", max_length=64, description="who else shares its cached answers (`scope: team`)")
+    cache: bool = Field(default=True, description="whether it is answered from caches at all")
     own_provider_keys: bool = Field(default=False, description="may bring a provider's key (x-provider-key)")
     limits: LimitSettings = LimitSettings()
 
@@ -299,6 +335,10 @@ class PolicySettings(Section):
                         f"there is no model '{pattern}'",
                         f"models are: {known}",
                     )
+            if key.team and not NAME.fullmatch(key.team):
+                yield Complaint(
+                    ("keys", index, "team"), f"'{key.team}' is not a name", "letters, digits, '.', '_', '-'"
+                )
             for place, pattern in enumerate(key.passthrough):
                 if "*" not in pattern and pattern not in self.providers:
                     known = ", ".join(sorted(self.providers)) or "none"

@@ -24,6 +24,8 @@ from extproc.accesslog import RequestRecord, Sink, access_log
 from extproc.balance.health import Health
 from extproc.balance.neighbours import Neighbours
 from extproc.balance.shared import Shared
+from extproc.cache.cache import Cache
+from extproc.cache.store import CacheStore
 from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
@@ -31,6 +33,7 @@ from extproc.processor import Processor
 from extproc.server import external_processor
 from headgate import __version__
 from headgate.admin import AdminServer, AdminSources, Dependency
+from headgate.caching import cache_parts
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.health_checks import HealthChecks
 from headgate.limits import build_rules, present
@@ -126,13 +129,17 @@ class Sidecar:
         self._store = open_store(settings.store) if in_process or only != "extproc" else None
         limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
+        self._cache: Cache | None = None
+        self._cache_store: CacheStore | None = None
         if only != "ratelimit":
             limits = self._limits(limiter) if in_process and limiter is not None else None
+            self._cache = self._open_cache(settings, reporter)
+            hit_limits = self._limits(limiter) if limiter is not None and self._cache is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
-                external_processor(processor, time.perf_counter, reporter, limits, worker),
+                external_processor(processor, time.perf_counter, reporter, limits, worker, self._cache, hit_limits),
                 access_log(
-                    _sink(reporter, self._targets, limits),
+                    _sink(reporter, self._targets, limits, self._cache),
                     self._targets.failed,
                     self._targets.targets,
                 ),
@@ -166,6 +173,17 @@ class Sidecar:
         if self._worker is not None:
             neighbours = Neighbours(self._layout.folder, self._worker, settings.workers, health.heard, health.ended)
             self._targets.join(self._worker, neighbours)
+
+    def _open_cache(self, settings: Settings, reporter: Reporter) -> Cache | None:
+        """The cache of this process, where a model has one."""
+        if not settings.has_cache:
+            return None
+        store, flights = cache_parts(settings, time.monotonic)
+        self._cache_store = store
+        return Cache(
+            store, flights, reporter, time.monotonic, time.time,
+            wait=settings.cache.wait, compress_from=settings.cache.compress_from, worker=self._worker or 0,
+        )  # fmt: skip
 
     def _limits(self, limiter: Limiter) -> Limits:
         return Limits(
@@ -231,6 +249,8 @@ class Sidecar:
         await self._admin.stop()
         if self._store is not None:
             await self._store.close()
+        if self._cache_store is not None:
+            await self._cache_store.close()
         if self._envoy is not None:
             await self._envoy.close()
         _log.info("stopped")
@@ -352,12 +372,16 @@ class Sidecar:
         }
 
 
-def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None) -> Sink:
+def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None, cache: Cache | None) -> Sink:
     """What becomes of finished requests; they are settled here where ext_proc decides the limits."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
         reporter.finished(records)
         targets.finished(records)
+        if cache is not None:
+            for record in records:
+                if record.ticket:
+                    cache.over(record.ticket)
         return limits.settle(records) if limits is not None else None
 
     return finished

@@ -9,6 +9,8 @@ import msgspec
 import structlog
 
 from extproc.accesslog import RequestRecord
+from extproc.cache.entry import Entry
+from extproc.cache.question import Question
 from headgate.settings import Settings
 from ratelimit.limiter import Unobserved
 from ratelimit.rules import Limit
@@ -115,6 +117,27 @@ class Reporter(Unobserved):
                 transient=error.transient,
                 requests_are=self._settings().limits.on_error,
             )
+
+    # the cache (extproc.cache.cache.Observer)
+
+    def looked_up(self, question: Question, result: str, reason: str, entry: Entry | None) -> None:
+        """A kept answer was looked for."""
+        self._metrics.cache_requests.labels(question.key.model, result, reason).inc()
+        if entry is not None:
+            self._metrics.cache_tokens.labels(question.key.model).inc(entry.usage.total or 0)
+
+    def kept(self, question: Question, size: int) -> None:
+        """An answer was kept."""
+        self._metrics.cache_answers.labels(question.key.model, "kept").inc()
+        self._metrics.cache_bytes.labels(question.key.model).inc(size)
+
+    def not_kept(self, question: Question, reason: str) -> None:
+        """An answer was not kept."""
+        self._metrics.cache_answers.labels(question.key.model, reason).inc()
+
+    def cache_failed(self, error: StoreError) -> None:
+        """The cache's store did not answer."""
+        self._metrics.cache_errors.labels(str(error.transient).lower()).inc()
 
     # access log
 

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
 from extproc.settings import DEFERRED, PolicySettings
 from ratelimit.storage import check_url
 from sidecar import configfile
 from sidecar.configfile import ConfigFile
-from sidecar.settings import Complaint, Section, load
+from sidecar.settings import Complaint, Section, load, read_size
 
 # What a running process cannot change about itself.
-FIXED = ("admin", "store", "services", "run_dir", "max_body", "engine", "workers", "limits.enforce", "log", "envoy")
+FIXED = (
+    "admin",
+    "store",
+    "services",
+    "run_dir",
+    "max_body",
+    "engine",
+    "workers",
+    "limits.enforce",
+    "cache",
+    "log",
+    "envoy",
+)
 _LONGEST_RUN_DIR = 80  # a unix socket's path has at most 107 bytes
 DEFAULT_MAX_BODY = 20 * 1024 * 1024
-_SIZE = re.compile(r"([0-9]+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
-_UNITS = {
-    "b": 1,
-    "kb": 1_000,
-    "kib": 1 << 10,
-    "mb": 1_000_000,
-    "mib": 1 << 20,
-    "gb": 1_000_000_000,
-    "gib": 1 << 30,
-}
 
 
 def split_address(value: str) -> tuple[str, int]:
@@ -79,15 +80,6 @@ def _service_address(value: str) -> str:
     if split_address(value)[1] == 0:
         raise ValueError("port 0 is no place to meet | choose a port")
     return value
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"'{value}' is not a size | write for example 20MiB")
-    return int(match.group(1)) * _UNITS[(match.group(2) or "B").lower()]
 
 
 def _store(value: str) -> str:
@@ -144,6 +136,23 @@ class LimitsSettings(Section):
     timeout: float = Field(default=2.0, gt=0, le=30, description="seconds")
 
 
+class CacheStoreSettings(Section):
+    """Where cached answers are kept, and how. Which models have a cache is said at the models."""
+
+    store: str = Field(default="", description="memory://, or a Redis URL; empty: as `store`")
+    max_bytes: Annotated[int, BeforeValidator(read_size), Field(ge=1 << 20, le=1 << 40)] = 256 * 1024 * 1024
+    compress_from: Annotated[int, BeforeValidator(read_size), Field(ge=0)] = 4096
+    encryption_keys: list[SecretStr] = Field(
+        default=[], max_length=16, description="AES-256 keys: the first encrypts, all decrypt"
+    )
+    wait: float = Field(default=30.0, ge=0, le=3600, description="seconds that an equal request waits for the first")
+
+    @field_validator("store")
+    @classmethod
+    def _is_store(cls, value: str) -> str:
+        return _store(value) if value else value
+
+
 class LogSettings(Section):
     """Our own log, on standard error."""
 
@@ -173,15 +182,26 @@ class Settings(PolicySettings):
         default=True, description="answers tell who served them: x-headgate-provider, -model, -attempts"
     )
     overhead_header: bool = Field(default=False, description="answers tell our own time: x-headgate-overhead-us")
-    max_body: Annotated[int, BeforeValidator(_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
+    max_body: Annotated[int, BeforeValidator(read_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
     request_timeout: float = Field(default=60.0, ge=0.1, le=86_400, description="seconds a request may take to arrive")
     decision_timeout: float = Field(default=2.0, ge=0.01, le=60, description="seconds Envoy waits for ext_proc")
     engine: Literal["native", "grpcio"] = Field(default="native", description="what carries our gRPC services")
     workers: int = Field(default=1, ge=1, le=128, description="processes that decide; Envoy splits its calls over them")
+    cache: CacheStoreSettings = CacheStoreSettings()
     log: LogSettings = LogSettings()
     envoy: EnvoySettings = EnvoySettings()
     run_dir: str = Field(default="", description="sockets and Envoy's files; empty: a private temporary folder")
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether any model has one."""
+        return any(model.cache is not None for model in self.models.values())
+
+    @property
+    def cache_store(self) -> str:
+        """Where cached answers are kept."""
+        return self.cache.store or self.store
 
     def complaints(self) -> Iterator[Complaint]:
         """Adds to the policy's: two servers cannot share one address."""
@@ -216,6 +236,9 @@ class Settings(PolicySettings):
         for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
             if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
                 yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")
+        if self.workers > 1 and self.cache_store == "memory://" and self.has_cache:
+            mend = "use one worker, or a Redis store (`cache.store`)"
+            yield Complaint(("workers",), "each worker would keep cached answers of its own", mend)
         if self.workers > 1 and self.store == "memory://" and self.limits.enforce == "in_process":
             yield Complaint(
                 ("workers",),

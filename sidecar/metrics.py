@@ -77,6 +77,15 @@ class Metrics:
         self.target_in_flight = self._gauge(
             "headgate_target_in_flight", "Requests on their way to a target.", *target, "target", together=operator.add
         )
+        self.cache_requests = self._counter(
+            "headgate_cache_requests", "Requests that a kept answer was looked for.", "model", "result", "reason"
+        )
+        self.cache_answers = self._counter(
+            "headgate_cache_answers", "Answers that were to be kept: kept, or why not.", "model", "outcome"
+        )
+        self.cache_bytes = self._counter("headgate_cache_kept_bytes", "Bytes of answers that were kept.", "model")
+        self.cache_tokens = self._counter("headgate_cache_saved_tokens", "Tokens of answers from the cache.", "model")
+        self.cache_errors = self._counter("headgate_cache_errors", "Times that its store failed.", "transient")
         self.decisions = self._counter(
             "headgate_decisions", "Decisions of ext_proc: forward, or the status of our answer.", "outcome"
         )

@@ -23,7 +23,28 @@ NESTING = "__"
 # Kubernetes injects these for a Service named "headgate…"; they are not settings.
 _SERVICE_LINK = re.compile(r"^(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT(?:_\d+_(?:TCP|UDP)(?:_.*)?)?)$")
 
+_SIZE = re.compile(r"([0-9]+)\s*(B|KB|KIB|MB|MIB|GB|GIB)?", re.IGNORECASE)
+_UNITS = {
+    "b": 1,
+    "kb": 1_000,
+    "kib": 1 << 10,
+    "mb": 1_000_000,
+    "mib": 1 << 20,
+    "gb": 1_000_000_000,
+    "gib": 1 << 30,
+}
+
 ModelT = TypeVar("ModelT", bound="Section")
+
+
+def read_size(value: Any) -> Any:
+    """A size in bytes, which may be written with a unit (`20MiB`). Raises `ValueError`; a number stays one."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"'{value}' is not a size | write for example 20MiB")
+    return int(match.group(1)) * _UNITS[(match.group(2) or "B").lower()]
 
 
 @dataclass(frozen=True, slots=True)

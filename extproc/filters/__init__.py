@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from extproc.balance.health import Health
 from extproc.context import Exchange, Reply
+from extproc.filters.ask_cache import ask_cache
 from extproc.filters.authenticate import authenticate
 from extproc.filters.authorize import authorize
 from extproc.filters.estimate import estimate
@@ -40,6 +41,10 @@ def on_headers(draw: Callable[[], float], health: Health) -> tuple[Filter, ...]:
     )
 
 
-def on_body(draw: Callable[[], float], health: Health) -> tuple[Filter, ...]:
-    """The chain once the body is there. `draw` gives a number in [0, 1) for whatever is drawn by weight."""
-    return (read_body, authorize, estimate, choose_targets(draw, health), rewrite)
+# The chain once the body is there. When it ends with a question for the cache, the next one waits for the answer.
+ON_BODY: tuple[Filter, ...] = (read_body, authorize, ask_cache)
+
+
+def on_forward(draw: Callable[[], float], health: Health) -> tuple[Filter, ...]:
+    """The chain for what goes on to a provider. `draw` gives a number in [0, 1) for whatever is drawn by weight."""
+    return (estimate, choose_targets(draw, health), rewrite)

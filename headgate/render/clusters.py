@@ -19,7 +19,7 @@ from extproc.processor import METADATA
 from extproc.providers.dialect import DIALECTS
 from extproc.settings import ProviderSettings
 from extproc.targets import OWN_KEY, REALTIME, Target
-from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_secret
+from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_secret, record_cluster
 from headgate.render.secrets import SERVICE_CA, SERVICE_CLIENT
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import ServiceTlsSettings, Settings
@@ -275,6 +275,11 @@ def all_clusters(
     return [
         service(EXTPROC_CLUSTER, extproc, tls),
         *([service(RATELIMIT_CLUSTER, ratelimit, tls)] if settings.limits.enforce == "envoy" else []),
+        *(
+            service(record_cluster(worker), [address], tls)
+            for worker, address in enumerate(extproc)
+            if settings.has_cache
+        ),
         *_target_clusters(settings, policy, with_secrets, secret_source),
     ]
 

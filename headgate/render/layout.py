@@ -9,11 +9,17 @@ from headgate.settings import Settings, nth_address
 from ratelimit.storage import MEMORY
 
 EXTPROC_CLUSTER = "headgate_extproc"
+RECORD_FILTER = "headgate.record"  # the filter that copies answers to us, and the beginning of its clusters
 RATELIMIT_CLUSTER = "headgate_ratelimit"
 LISTENER = "gateway"
 ROUTES = "gateway"
 STAT_PREFIX = "gateway"
 ACCESS_LOG = "headgate"
+
+
+def record_cluster(worker: int) -> str:
+    """The Envoy cluster of the worker that keeps an answer: the one that has decided the request."""
+    return f"headgate_record_{worker}"
 
 
 def provider_secret(name: str) -> str:

@@ -14,16 +14,20 @@ from importlib import resources
 
 from extproc.accesslog import ATTEMPT_LOG, RATELIMIT_METADATA
 from extproc.balance.attempt import ANSWER_HEADERS
+from extproc.cache.controls import SALT_HEADER
 from extproc.filters.passthrough import PREFIX
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.messages import ORDER_METADATA
-from extproc.processor import HEADERS, METADATA, USAGE_METADATA
+from extproc.processor import CACHE_METADATA, HEADERS, METADATA, USAGE_METADATA
+from extproc.server import PURPOSE_HEADER, TO_RECORD
 from headgate.render.layout import (
     ACCESS_LOG,
     EXTPROC_CLUSTER,
     LISTENER,
     RATELIMIT_CLUSTER,
+    RECORD_FILTER,
     STAT_PREFIX,
+    record_cluster,
 )
 from headgate.render.local_replies import local_replies
 from headgate.render.values import Json, address, grpc, seconds, typed
@@ -33,6 +37,14 @@ from ratelimit.rules import SETTLE
 from ratelimit.storage import MEMORY
 
 _BUFFER_HEADROOM = 1 << 20
+RECORD_MODE = {
+    "request_header_mode": "SKIP",
+    "response_header_mode": "SEND",
+    "request_body_mode": "NONE",
+    "response_body_mode": "STREAMED",
+    "request_trailer_mode": "SKIP",
+    "response_trailer_mode": "SKIP",
+}
 
 
 def listener(settings: Settings, *, route_source: Json, certificate_source: Json | None) -> Json:
@@ -93,6 +105,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         http_filters=[
             _size_limit(settings),
             _ext_proc(settings),
+            *([_record(settings)] if settings.has_cache else []),
             *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
             _meter(settings),
             typed(
@@ -135,12 +148,20 @@ def _early_mutation() -> Json:
         "envoy.http.early_header_mutation.header_mutation",
         "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
         mutations=[
-            {"remove_on_match": {"key_matcher": {"prefix": "x-headgate-", "ignore_case": True}}},
+            {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": _all_but("x-headgate-", SALT_HEADER)}}}},
             {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-", "ignore_case": True}}},
             # Compressed answers cannot be metered: ask for plain ones.
             {"remove": "accept-encoding"},
         ],
     )
+
+
+def _all_but(prefix: str, name: str) -> str:
+    """A regular expression (RE2, which cannot look ahead) for all names that begin with `prefix` but `name`."""
+    rest = name.removeprefix(prefix)
+    others = [f"{rest[:index]}[^{rest[index]}].*" for index in range(len(rest))]
+    shorter = [rest[:index] for index in range(len(rest))]
+    return f"{prefix}({'|'.join([*others, *shorter, rest + '.+'])})"
 
 
 def _ext_proc(settings: Settings) -> Json:
@@ -167,7 +188,31 @@ def _ext_proc(settings: Settings) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
-        metadata_options={"receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, ORDER_METADATA]}},
+        metadata_options={
+            "receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, ORDER_METADATA, CACHE_METADATA]}
+        },
+    )
+
+
+def record_service(worker: int) -> Json:
+    """Who is sent the copies: the worker that waits for them."""
+    return {
+        "envoy_grpc": {"cluster_name": record_cluster(worker)},
+        "initial_metadata": [{"key": PURPOSE_HEADER, "value": TO_RECORD}],
+    }
+
+
+def _record(settings: Settings) -> Json:
+    """Copies of the answers that are to be kept (routes turn it on). Nobody waits for it, and it may fail."""
+    return typed(
+        RECORD_FILTER,
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service=record_service(0),
+        failure_mode_allow=True,
+        observability_mode=True,
+        deferred_close_timeout="0.2s",
+        processing_mode=RECORD_MODE,
+        metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA]}},
     )
 
 

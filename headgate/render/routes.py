@@ -6,12 +6,14 @@ Python.
 
 from __future__ import annotations
 
+from extproc.cache.replay import REASON_HEADER, STATUS_HEADER
 from extproc.messages import ORDER_METADATA
 from extproc.policy import PASSTHROUGH_ATTEMPTS, Model, Policy, attempts_of
-from extproc.processor import METADATA, ROUTE_HEADER
+from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER
 from extproc.settings import ModelSettings, TimeoutSettings
-from extproc.targets import OWN_KEY, REALTIME
-from headgate.render.layout import ROUTES
+from extproc.targets import CAPTURED, OWN_KEY, REALTIME
+from headgate.render.layout import RECORD_FILTER, ROUTES
+from headgate.render.listener import RECORD_MODE, record_service
 from headgate.render.values import Json, seconds, typed
 from headgate.settings import Settings
 
@@ -25,6 +27,18 @@ _SERVER_ERRORS = (101, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 52
 _REALTIME_IDLE = 3600  # seconds that a WebSocket may be silent
 
 
+def _header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+_PER_ROUTE = "envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+_NOT_RECORDED = {
+    "typed_per_filter_config": {
+        RECORD_FILTER: {"@type": f"type.googleapis.com/{_PER_ROUTE}", "disabled": True},
+    }
+}
+
+
 def routes(settings: Settings, policy: Policy) -> Json:
     """The route configuration. What ext_proc did not route ends here with 503: nothing goes through undecided."""
     return {
@@ -34,6 +48,7 @@ def routes(settings: Settings, policy: Policy) -> Json:
             {
                 "name": "gateway",
                 "domains": ["*"],
+                **(_NOT_RECORDED if settings.has_cache else {}),
                 # For the targets' own filter (attempt.lua), which takes it out again.
                 "include_request_attempt_count": True,
                 "routes": [
@@ -64,7 +79,19 @@ def _model_routes(settings: Settings, policy: Policy, made: ModelSettings, model
     retries = _retries(made.retry_on, attempts, timeouts, idle, several=len(model.targets) > 1)
     found = [_route(settings, policy, model, "", retries, timeouts.total)]
     found[0]["route"].update(_net(timeouts, idle, attempts))
+    if model.cache is not None:
+        found[0]["response_headers_to_add"] += _CACHE_HEADERS
+        found += [_recorded(found[0], worker) for worker in range(settings.workers)]
     return found + _realtime_routes(settings, policy, model, attempts)
+
+
+def _recorded(route: Json, worker: int) -> Json:
+    """The same route, for answers that are to be kept by this worker."""
+    name = f"{route['name']}{CAPTURED}{worker}"
+    match = {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]}
+    overrides = {"processing_mode": RECORD_MODE, "grpc_service": record_service(worker)}
+    per_route = {"@type": f"type.googleapis.com/{_PER_ROUTE}", "overrides": overrides}
+    return {**route, "name": name, "match": match, "typed_per_filter_config": {RECORD_FILTER: per_route}}
 
 
 def _passthrough_routes(settings: Settings, policy: Policy, provider: str, model: Model) -> list[Json]:
@@ -177,6 +204,13 @@ def _net(timeouts: TimeoutSettings, idle: float, attempts: int) -> Json:
     return {"idle_timeout": seconds(max(idle, attempts * first_byte) + 1)} if first_byte else {}
 
 
+def _cache_header(name: str, field: str) -> Json:
+    return _header(name, f"%DYNAMIC_METADATA({CACHE_METADATA}:{field})%")
+
+
+_CACHE_HEADERS = [_cache_header(STATUS_HEADER, "status"), _cache_header(REASON_HEADER, "reason")]
+
+
 def _served_by(model: Model) -> tuple[Json, ...]:
     """Which target has answered, and at which attempt."""
     return (
@@ -184,7 +218,3 @@ def _served_by(model: Model) -> tuple[Json, ...]:
         *((_header("x-headgate-model", f"%UPSTREAM_METADATA({METADATA}:model)%"),) if model.name else ()),
         _header("x-headgate-attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
     )
-
-
-def _header(name: str, value: str) -> Json:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

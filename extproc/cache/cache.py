@@ -1,0 +1,245 @@
+"""The cache as a decision uses it: ask before a provider is asked, keep what comes.
+
+    ask      -> Found, or Missed with a ticket when the answer is to be kept
+    record   -> the `Capture` that an answer with this ticket is fed to
+    keep     the answer has ended; lost: it never will
+
+A request that is the first of its kind leads; equal ones wait for it (flight.py). Whatever goes wrong here, a request
+goes on as if there were no cache.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from extproc.cache import replay
+from extproc.cache.capture import Capture, Captured, Discarded
+from extproc.cache.entry import Entry, decode
+from extproc.cache.flight import Flights, Leader
+from extproc.cache.question import Question
+from extproc.cache.shared_flight import SharedFlights
+from extproc.cache.store.base import CacheStore
+from extproc.cache.unfit import Reason
+from extproc.context import Reply
+from sidecar.errors import StoreError
+
+_MOST_OPEN = 100_000  # answers that are waited for
+# What says only that this attempt went wrong: another request may have more luck.
+_TRY_AGAIN = frozenset({Reason.STATUS, Reason.CUT, Reason.ERROR, Reason.MALFORMED})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A kept answer; `coalesced` when it was waited for."""
+
+    entry: Entry
+    coalesced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A provider has to be asked. `ticket` is empty when its answer is not to be kept."""
+
+    ticket: str
+    reason: str = ""
+
+
+Outcome: TypeAlias = Found | Missed
+
+
+class Observer(Protocol):
+    """Told what becomes of questions and answers."""
+
+    def looked_up(self, question: Question, result: str, reason: str, entry: Entry | None) -> None:
+        """`result` is hit, coalesced or miss."""
+
+    def kept(self, question: Question, size: int) -> None:
+        """An answer of so many bytes was put into the store."""
+
+    def not_kept(self, question: Question, reason: str) -> None:
+        """An answer was not kept."""
+
+    def cache_failed(self, error: StoreError) -> None:
+        """The store did not answer."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """An answer that is waited for."""
+
+    question: Question
+    leader: Leader | None
+    since: float
+    capture: Capture | None = None  # once its answer has begun
+
+
+class Cache:
+    """`clock` is in seconds and never goes back, `unix_time` is the time of day. `wait` is how long (seconds) an equal
+    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket."""
+
+    def __init__(
+        self,
+        store: CacheStore,
+        flights: Flights | SharedFlights,
+        observer: Observer,
+        clock: Callable[[], float],
+        unix_time: Callable[[], float],
+        *,
+        wait: float,
+        compress_from: int,
+        worker: int = 0,
+    ) -> None:
+        self._store = store
+        self._flights = flights
+        self._observer = observer
+        self._clock = clock
+        self._unix_time = unix_time
+        self._wait = wait
+        self._compress_from = compress_from
+        self._worker = worker
+        self._open: dict[str, _Open] = {}
+        self._numbers = itertools.count(1)
+
+    # before a provider is asked
+
+    def ask(self, question: Question) -> Outcome | Awaitable[Outcome]:
+        """At once where the store answers at once and nobody has to be waited for."""
+        if not question.read:
+            return self._missed(question, None, "")
+        try:
+            value = self._store.get(question.key.digest)
+        except StoreError as error:
+            return self._failed(question, error)
+        if value is not None and not isinstance(value, bytes):
+            return self._ask_later(question, value)
+        return self._answered(question, value)
+
+    async def _ask_later(self, question: Question, value: Awaitable[bytes | None]) -> Outcome:
+        try:
+            found = await value
+        except StoreError as error:
+            return self._failed(question, error)
+        outcome = self._answered(question, found)
+        return outcome if isinstance(outcome, Found | Missed) else await outcome
+
+    def _answered(self, question: Question, value: bytes | None) -> Outcome | Awaitable[Outcome]:
+        entry = self._fresh(question, value)
+        if entry is not None:
+            return self._found(question, entry, coalesced=False)
+        if question.only_if_cached:
+            self._observer.looked_up(question, "miss", "only_if_cached", None)
+            return Missed("", "only_if_cached")
+        joined = self._flights.join(question.key.digest)
+        if isinstance(joined, Leader):
+            return self._missed(question, joined, "")
+        return self._wait_for(question, joined.wait(self._wait))
+
+    async def _wait_for(self, question: Question, waiting: Awaitable[bytes | Leader | None]) -> Outcome:
+        outcome = await waiting
+        if isinstance(outcome, Leader):
+            return self._missed(question, outcome, "")
+        entry = self._fresh(question, outcome)
+        if entry is not None:
+            return self._found(question, entry, coalesced=True)
+        return self._missed(question, None, "waited")
+
+    def _fresh(self, question: Question, value: bytes | None) -> Entry | None:
+        entry = decode(value, question.key.digest) if value is not None else None
+        return entry if entry is not None and entry.fresh(self._unix_time(), question.max_age) else None
+
+    def _found(self, question: Question, entry: Entry, *, coalesced: bool) -> Found:
+        self._observer.looked_up(question, "coalesced" if coalesced else "hit", "", entry)
+        return Found(entry, coalesced)
+
+    def _missed(self, question: Question, leader: Leader | None, reason: str) -> Missed:
+        self._observer.looked_up(question, "miss", reason, None)
+        if len(self._open) >= _MOST_OPEN:
+            if leader is not None:
+                leader.disband()
+            return Missed("", reason)
+        ticket = f"{self._worker}-{next(self._numbers)}"
+        self._open[ticket] = _Open(question, leader, self._clock())
+        return Missed(ticket, reason)
+
+    def _failed(self, question: Question, error: StoreError) -> Missed:
+        self._observer.cache_failed(error)
+        self._observer.looked_up(question, "miss", "store", None)
+        return Missed("", "store")
+
+    def reply(self, found: Found) -> Reply:
+        """The kept answer."""
+        return replay.reply(found.entry, self._unix_time(), "coalesced" if found.coalesced else replay.HIT)
+
+    # when its answer comes
+
+    def record(self, ticket: str) -> Capture | None:
+        """What the answer is fed to; None for a ticket that nobody knows (any more)."""
+        opened = self._open.get(ticket)
+        if opened is None:
+            return None
+        opened.capture = Capture(opened.question.operation, opened.question.rules.max_answer)
+        return opened.capture
+
+    def keep(self, ticket: str, answer: Captured | Discarded) -> Awaitable[None] | None:
+        """The answer has ended."""
+        opened = self._open.pop(ticket, None)
+        if opened is None:
+            return None
+        question, leader = opened.question, opened.leader
+        if isinstance(answer, Discarded):
+            self._observer.not_kept(question, str(answer.reason))
+            if leader is not None:
+                (leader.fail if answer.reason in _TRY_AGAIN else leader.disband)()
+            return None
+        digest, rules = question.key.digest, question.rules
+        entry = Entry.of(answer, question.key, self._unix_time(), rules.ttl)
+        value = entry.encode(digest, self._compress_from)
+        token = leader.token if leader is not None else None
+        try:
+            kept = self._store.put(digest, value, rules.ttl, question.key.tags, token)
+        except StoreError as error:
+            self._observer.cache_failed(error)
+            kept = False
+        if isinstance(kept, bool):
+            self._landed(question, leader, value, kept=kept)
+            return None
+        return self._keep_later(question, leader, value, kept)
+
+    async def _keep_later(
+        self, question: Question, leader: Leader | None, value: bytes, waiting: Awaitable[bool]
+    ) -> None:
+        try:
+            kept = await waiting
+        except StoreError as error:
+            self._observer.cache_failed(error)
+            kept = False
+        self._landed(question, leader, value, kept=kept)
+
+    def _landed(self, question: Question, leader: Leader | None, value: bytes, *, kept: bool) -> None:
+        if kept:
+            self._observer.kept(question, len(value))
+        if leader is not None:
+            leader.land(value)
+
+    def lost(self, ticket: str) -> None:
+        """The request has ended and no answer was seen: its client went, or it was refused meanwhile."""
+        opened = self._open.pop(ticket, None)
+        if opened is not None:
+            self._observer.not_kept(opened.question, str(Reason.CUT))
+            if opened.leader is not None:
+                opened.leader.fail()
+
+    def over(self, ticket: str) -> None:
+        """The request has ended, says the access log. Copies of its answer may be just behind it."""
+        opened = self._open.get(ticket)
+        if opened is not None and opened.capture is None:
+            self.lost(ticket)
+
+    def sweep(self, older_than: float) -> None:
+        """Give up answers that were asked for more than so many seconds ago and of which nothing more was heard."""
+        ends = self._clock() - older_than
+        for ticket in [ticket for ticket, opened in self._open.items() if opened.since < ends]:
+            self.lost(ticket)

@@ -1,0 +1,146 @@
+"""An answer as it is kept: a value, and the bytes that stand for it in a store."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+
+import msgspec
+
+from extproc.cache.capture import Captured
+from extproc.cache.key import CacheKey
+from extproc.cache.usage import Usage
+
+_VERSION = b"\x01"
+_PERSON = b"headgate.entry.1"  # BLAKE2's personalization, 16 bytes
+_SUM = 16  # bytes of the checksum
+_SKEW = 300  # seconds that another replica's clock may be ahead
+_LEVEL = 1
+_LARGEST = 1 << 26  # bytes of a body that is unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An answer with status 200, when it was made, for how long it is good, and what it took."""
+
+    content_type: str
+    headers: tuple[tuple[str, str], ...]  # besides content-type (`capture.KEPT_HEADERS`)
+    body: bytes
+    is_stream: bool
+    created: float  # seconds since 1970
+    ttl: int  # seconds
+    usage: Usage
+    model: str
+    tags: tuple[str, ...] = ()  # what a purge may name
+
+    @classmethod
+    def of(cls, captured: Captured, key: CacheKey, created: float, ttl: int) -> Entry:
+        """A captured answer to keep under `key`."""
+        return cls(
+            captured.content_type,
+            captured.headers,
+            captured.body,
+            captured.is_stream,
+            created,
+            ttl,
+            captured.usage,
+            key.model,
+            key.tags,
+        )
+
+    def age(self, now: float) -> int:
+        """Whole seconds since it was made, never below 0."""
+        return max(0, int(now - self.created))
+
+    def fresh(self, now: float, max_age: int | None = None) -> bool:
+        """Whether it may still be answered: within its ttl, and not older than the client wants it.
+
+        One from the future is not: its clock or ours is wrong, and it might never end.
+        """
+        passed = now - self.created
+        return -_SKEW <= passed < self.ttl and (max_age is None or passed <= max_age)
+
+    def encode(self, digest: bytes, compress_from: int = 4096) -> bytes:
+        """The bytes to keep under the key with this digest; bodies of `compress_from` bytes and more are compressed
+        where that makes them smaller."""
+        body, size = self.body, 0
+        if len(body) >= compress_from:
+            packed = zlib.compress(body, _LEVEL)
+            if len(packed) < len(body):
+                body, size = packed, len(body)
+        payload = _ENCODER.encode(
+            _Stored(
+                self.content_type,
+                self.headers,
+                self.is_stream,
+                self.created,
+                self.ttl,
+                (self.usage.total, self.usage.prompt, self.usage.completion),
+                self.model,
+                self.tags,
+                size,
+                body,
+            )
+        )
+        return _VERSION + _checksum(digest, payload) + payload
+
+
+def decode(raw: bytes, digest: bytes) -> Entry | None:
+    """The entry; None for bytes that are torn, of another version, or were kept under another key.
+
+    The last is why the checksum is keyed with the digest: a store's client that mixes up its replies
+    (https://openai.com/index/march-20-chatgpt-outage/) shows nobody another's answer.
+    """
+    head = len(_VERSION) + _SUM
+    payload = raw[head:]
+    if raw[: len(_VERSION)] != _VERSION or raw[len(_VERSION) : head] != _checksum(digest, payload):
+        return None
+    try:
+        stored = _DECODER.decode(payload)
+        body = _unpacked(stored.body, stored.size) if stored.size else stored.body
+    except (msgspec.MsgspecError, zlib.error, ValueError):
+        return None
+    return Entry(
+        stored.content_type,
+        stored.headers,
+        body,
+        stored.is_stream,
+        stored.created,
+        stored.ttl,
+        Usage(*stored.usage),
+        stored.model,
+        stored.tags,
+    )
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+    is_stream: bool
+    created: float
+    ttl: int
+    usage: tuple[int | None, int | None, int | None]
+    model: str
+    tags: tuple[str, ...]
+    size: int  # of the body once it is unpacked; 0: it is as it was
+    body: bytes
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(_Stored)
+
+
+def _checksum(digest: bytes, payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=_SUM, key=digest, person=_PERSON).digest()
+
+
+def _unpacked(packed: bytes, size: int) -> bytes:
+    """Never more than it says of itself. Raises `ValueError` when it is not what it says."""
+    if not 0 < size <= _LARGEST:
+        raise ValueError("no size of a body")
+    unpacker = zlib.decompressobj()
+    body = unpacker.decompress(packed, size + 1)  # up to its end mark
+    if len(body) != size or not unpacker.eof:
+        raise ValueError("another size than it says")
+    return body

@@ -1,0 +1,54 @@
+"""The key of an answer: a digest of all that it depends on, and of who may see it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+# Who shares an answer: the gateway key that asked, its team, or everybody who may use the model.
+Scope: TypeAlias = Literal["key", "team", "shared"]
+
+_VERSION = b"headgate.cache.1"
+_LENGTH = 8  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """Where an answer is kept. Only `digest` decides; the rest says what it is of, for a purge."""
+
+    digest: bytes  # 32
+    scope: Scope
+    tenant: str  # the name of the key or the team, empty when shared
+    model: str
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What a purge may name: `model:NAME`, and `key:NAME` or `team:NAME`. The first colon ends the kind."""
+        model = f"model:{self.model}"
+        return (model, f"{self.scope}:{self.tenant}") if self.tenant else (model,)
+
+
+def make_key(
+    scope: Scope,
+    tenant: str,
+    operation: str,
+    resolved_model: str,
+    canonical_body: bytes,
+    policy_marks: Sequence[str] = (),
+    salt: bytes = b"",
+) -> CacheKey:
+    """The key of a request.
+
+    `tenant` is a name of the policy, never one that a client sent; `policy_marks` are what else the answer depends on
+    that does not stand in the body (the targets, headers that reach them), in a fixed order; `salt` is the client's.
+    Every part is hashed behind its length, and the marks behind their number, so no value can pass for two, or for
+    another part. Raises `ValueError` for a scope without its tenant: an answer nobody owns would be everybody's.
+    """
+    if bool(tenant) == (scope == "shared"):
+        raise ValueError(f"the scope '{scope}' does not go with the tenant '{tenant}'")
+    texts = (scope, tenant, operation, resolved_model, str(len(policy_marks)), *policy_marks)
+    parts = (_VERSION, *(text.encode("utf-8", "surrogatepass") for text in texts), salt, canonical_body)
+    digest = hashlib.sha256(b"".join([len(part).to_bytes(_LENGTH, "big") + part for part in parts])).digest()
+    return CacheKey(digest, scope, tenant, resolved_model)

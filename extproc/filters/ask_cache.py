@@ -1,0 +1,62 @@
+"""Whether the request is one for the cache, and under which key."""
+
+from __future__ import annotations
+
+from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER, Controls
+from extproc.cache.key import make_key
+from extproc.cache.question import Question
+from extproc.cache.replay import STATUS_HEADER
+from extproc.cache.rules import Bypass, Reason, verdict
+from extproc.context import Exchange, Reply
+from extproc.providers import openai
+
+# The answer to `only-if-cached` when there is none (RFC 9111, section 5.2.1.7).
+NOT_CACHED = Reply(
+    504,
+    openai.error_body("There is no cached answer to this request.", kind="invalid_request_error", code="not_cached"),
+    (("content-type", "application/json"), (STATUS_HEADER, "miss")),
+)
+
+
+BETA_HEADER = "openai-beta"
+
+
+def _values(values: tuple[bytes, ...]) -> list[str]:
+    return [value.decode("latin-1") for value in values]
+
+
+def ask_cache(exchange: Exchange) -> Reply | None:
+    """Write the question, or why there is none. Costs nothing for a model without a cache."""
+    model, key, operation = exchange.model, exchange.key, exchange.operation
+    assert model is not None
+    assert key is not None
+    assert operation is not None
+    rules = model.cache
+    if rules is None:
+        return None
+    headers = exchange.headers
+    controls = Controls.parse(headers.all(CONTROL_HEADER), headers.all(SALT_HEADER))
+    reason = None
+    if not key.cache:
+        reason = Reason.OFF
+    elif exchange.own_key:
+        reason = Reason.OWN_KEY
+    if reason is None:
+        fields = exchange.body.fields if exchange.body is not None else None
+        found = verdict(operation.name, exchange.raw_body, fields, controls, rules)
+        if isinstance(found, Bypass):
+            reason = found.reason
+        else:
+            tenant = {"key": key.name, "team": key.team or f"key {key.name}", "shared": ""}[rules.scope]
+            # All that reaches the provider beside the body, as far as it can change an answer.
+            marks = (*model.marks, headers.one(":path").partition("?")[2], *_values(headers.all(BETA_HEADER)))
+            digest = make_key(rules.scope, tenant, operation.name, model.name, found.canonical, marks, controls.salt)
+            exchange.cache_reason = str(found.reason or "")
+            exchange.question = Question(
+                digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached
+            )
+            return None
+    if controls.only_if_cached:
+        return NOT_CACHED
+    exchange.cache_status, exchange.cache_reason = "bypass", str(reason)
+    return None
