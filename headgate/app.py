@@ -30,7 +30,7 @@ from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
 from extproc.processor import Processor
-from extproc.server import external_processor
+from extproc.server import Patience, external_processor
 from headgate import __version__
 from headgate.admin import AdminServer, AdminSources, Dependency
 from headgate.caching import cache_parts
@@ -137,7 +137,16 @@ class Sidecar:
             hit_limits = self._limits(limiter) if limiter is not None and self._cache is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
-                external_processor(processor, time.perf_counter, reporter, limits, worker, self._cache, hit_limits),
+                external_processor(
+                    processor,
+                    time.perf_counter,
+                    reporter,
+                    limits,
+                    worker,
+                    self._cache,
+                    hit_limits,
+                    Patience.of(settings.decision_timeout, settings.cache.wait),
+                ),
                 access_log(
                     _sink(reporter, self._targets, limits, self._cache),
                     self._targets.failed,
