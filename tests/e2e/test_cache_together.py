@@ -166,7 +166,7 @@ def test_redis_sees_ciphertext(pair: list[Caching], redis_server: RedisServer) -
     text = new_text()
     pair[0].ask_and_keep(text, fake="text=a+very+secret+word")
     with redis_server.client() as client:
-        client.select(14)  # type: ignore[no-untyped-call]
+        client.select(14)
         values = [client.get(name) or b"" for name in client.keys("headgate:cache:*:value")]
     assert values
     assert not [value for value in values if b"secret" in value or b"chatcmpl" in value]
