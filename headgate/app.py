@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
+import secrets
 import signal
 import socket
 import time
@@ -192,6 +193,7 @@ class Sidecar:
         return Cache(
             store, flights, reporter, time.monotonic, time.time,
             wait=settings.cache.wait, compress_from=settings.cache.compress_from, worker=self._worker or 0,
+            nonce=secrets.token_hex(8),
         )  # fmt: skip
 
     def _limits(self, limiter: Limiter) -> Limits:

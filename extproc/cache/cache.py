@@ -78,7 +78,9 @@ class _Open:
 
 class Cache:
     """`clock` is in seconds and never goes back, `unix_time` is the time of day. `wait` is how long (seconds) an equal
-    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket."""
+    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket, and
+    `nonce` is in it: no two processes have the same, since an answer may come after the process that asked for it has
+    died, and must not be taken for one that the next process asked for."""
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class Cache:
         wait: float,
         compress_from: int,
         worker: int = 0,
+        nonce: str,
     ) -> None:
         self._store = store
         self._flights = flights
@@ -99,7 +102,7 @@ class Cache:
         self._unix_time = unix_time
         self._wait = wait
         self._compress_from = compress_from
-        self._worker = worker
+        self._origin = f"{worker}-{nonce}"
         self._open: dict[str, _Open] = {}
         self._numbers = itertools.count(1)
 
@@ -160,7 +163,7 @@ class Cache:
             if leader is not None:
                 leader.disband()
             return Missed("", reason)
-        ticket = f"{self._worker}-{next(self._numbers)}"
+        ticket = f"{self._origin}-{next(self._numbers)}"
         self._open[ticket] = _Open(question, leader, self._clock())
         return Missed(ticket, reason)
 

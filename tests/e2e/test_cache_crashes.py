@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import psutil
 import pytest
 
 from tests.e2e.caching import Caching, caching, new_text, said
@@ -63,7 +64,7 @@ def is_whole(body: bytes) -> bool:
 
 def sidecar_serves(cache: Caching, old: int) -> None:
     def serves() -> bool:
-        with suppress(OSError, RuntimeError):
+        with suppress(OSError, RuntimeError, psutil.Error):
             return cache.gateway.child("sidecar").pid != old and cache.gateway.get("/readyz")[0] == 200
         return False
 
@@ -141,3 +142,19 @@ def test_redis_dies_while_an_answer_comes(provider: ProviderThread, own_redis: R
             kept = asked(cache, text)
             assert kept is not None
             assert is_whole(kept.body)
+
+
+def test_an_answer_that_comes_after_the_sidecar_has_died_is_nobody_elses(provider: ProviderThread) -> None:
+    """The sidecar that comes back counts its tickets anew: none of them may be an old one."""
+    with caching(provider) as cache, ThreadPoolExecutor(4) as pool:
+        old = pool.submit(cache.ask, "a secret", fake="delay_ms=6000,text=secret")
+        cache.gateway.wait_for(lambda: any(b"a secret" in one.body for one in provider.requests))
+        sidecar = cache.gateway.child("sidecar")
+        sidecar.kill()
+        sidecar_serves(cache, sidecar.pid)
+        new = pool.submit(cache.ask, "a question", "c", fake="delay_ms=8000,text=answer")
+        assert b"secret" in old.result().body
+        assert b"answer" in new.result().body
+        cache.gateway.wait_for(lambda: cache.has("a question", "c"))
+        assert cache.ask("a question", "c").body == new.result().body
+        assert not cache.has("a secret")
