@@ -239,6 +239,9 @@ class Settings(PolicySettings):
         if self.workers > 1 and self.cache_store == "memory://" and self.has_cache:
             mend = "use one worker, or a Redis store (`cache.store`)"
             yield Complaint(("workers",), "each worker would keep cached answers of its own", mend)
+        elif self.workers > 1 and self.store == "memory://" and self.has_cache and self.limits.enforce == "envoy":
+            mend = "use one worker, or a Redis `store`"
+            yield Complaint(("workers",), "each worker would count cached answers in a store of its own", mend)
         if self.workers > 1 and self.store == "memory://" and self.limits.enforce == "in_process":
             yield Complaint(
                 ("workers",),

@@ -78,9 +78,9 @@ class _Open:
 
 class Cache:
     """`clock` is in seconds and never goes back, `unix_time` is the time of day. `wait` is how long (seconds) an equal
-    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket, and
-    `nonce` is in it: no two processes have the same, since an answer may come after the process that asked for it has
-    died, and must not be taken for one that the next process asked for."""
+    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket,
+    and `nonce` is in it: no two processes have the same, since an answer may come after the process that asked for it
+    has died, and must not be taken for one that the next process asked for."""
 
     def __init__(
         self,
