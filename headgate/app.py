@@ -287,6 +287,8 @@ class Sidecar:
                     mend=problem.mend,
                 )
             return False
+        if settings.has_cache and self._caching is None and "extproc" in self._servers:
+            fixed.append("models.*.cache")  # the first one: until then nothing is kept
         if fixed:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.caching import Caching, caching, new_text
+from tests.e2e.caching import Caching, caching, new_text, said
 from tests.provider_thread import ProviderThread
 from tests.redis_server import RedisServer
 
@@ -144,3 +144,12 @@ def test_a_purge_without_its_redis(provider: ProviderThread, own_redis: RedisSer
         assert (status, "the store failed" in said) == (1, True)
         assert "providers answer everything" in cache.gateway.get("/readyz")[1]
         assert cache.gateway.get("/readyz")[0] == 200
+
+
+def test_the_first_cache_needs_a_restart(provider: ProviderThread) -> None:
+    with caching(provider, models={"cached": {"provider": "fake"}}) as cache:
+        with_one = {"cached": {"targets": [{"provider": "fake"}], "cache": {}}}
+        cache.gateway.write_config({**cache.gateway.config, "models": with_one})
+        cache.gateway.wait_for(lambda: said(cache.ask(new_text())) == ("miss", "off"))
+        assert cache.gateway.log_lines("config_needs_restart")[0]["settings"] == ["models.*.cache"]
+        assert cache.ask(new_text(), control="only-if-cached").status == 504

@@ -33,9 +33,10 @@ def memory(provider: ProviderThread) -> Iterator[Caching]:
 @pytest.fixture(scope="module")
 def pair(provider: ProviderThread, redis_server: RedisServer) -> Iterator[list[Caching]]:
     """Two gateways, the second with two workers, and one encrypted store."""
-    kept = {"store": f"{redis_server.url}?db=14", "encryption_keys": [KEY], "wait": 20}
+    store = f"{redis_server.url}?db=14"
+    kept = {"store": store, "encryption_keys": [KEY], "wait": 20}
     with ExitStack() as stack:
-        made = [caching(provider, cache=kept), caching(provider, cache=kept, workers=2)]
+        made = [caching(provider, cache=kept), caching(provider, cache=kept, store=store, workers=2)]
         yield [stack.enter_context(one) for one in made]
 
 
@@ -173,6 +174,16 @@ def test_redis_sees_ciphertext(pair: list[Caching], redis_server: RedisServer) -
     # Compressed it could not be seen either, so: no checksum and no plain head.
     assert {value[:1] for value in values} == {b"\x01"}
     assert len({value[1:5] for value in values}) == 1
+
+
+def test_the_key_stands_nowhere(pair: list[Caching]) -> None:
+    for cache in pair:
+        seen = cache.gateway.log() + "".join(cache.gateway.get(path)[1] for path in ("/status", "/cache", "/metrics"))
+        files = [one for one in cache.gateway.run_dir.iterdir() if one.is_file()]
+        # Copies of the configuration hold what it holds; here that is the key itself, for our own eyes only.
+        seen += "".join(one.read_text() for one in files if one.suffix != ".yaml")
+        assert KEY not in seen
+        assert {one.stat().st_mode & 0o077 for one in files if one.suffix == ".yaml"} == {0}
 
 
 @pytest.mark.parametrize("enforce", ["in_process", "envoy"])
