@@ -122,21 +122,25 @@ class _Stream:
         patience = self._patience
         if patience is None:
             return await self._answer(exchange, waiting)
+        assert self._cache is not None
         asking = asyncio.ensure_future(waiting)
         try:
             await asyncio.wait((asking,), timeout=patience.soon)
         except asyncio.CancelledError:
-            asking.cancel()
+            self._cache.give_up(asking)
             raise
         if asking.done():
             return await self._answer(exchange, asking)
         return Step((patience.more_time,), done=True, more=self._at_last(exchange, asking))
 
     async def _at_last(self, exchange: Exchange, asking: asyncio.Future[Outcome]) -> AsyncIterator[rpc.Reply]:
+        assert self._cache is not None
         try:
-            step = await self._answer(exchange, asking)
-        finally:
-            asking.cancel()  # nothing, once it is done
+            await asyncio.wait((asking,))
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cache.give_up(asking)
+            raise
+        step = await self._answer(exchange, asking)
         for reply in step.replies:
             yield reply
 
@@ -203,6 +207,7 @@ class _Stream:
         self._observer.forwarded(exchange.target.cluster)
         measured = self._measured(facts, "forward", started, more)
         message = messages.write_forward(outcome, measured, on_headers=exchange.operation is None)
+        self._exchange = None  # from here on Envoy knows its ticket, and the access log tells of its end
         return Step((message,), done=True)
 
     def _reply(self, exchange: Exchange, reply: Reply, started: float) -> Step:
@@ -225,7 +230,9 @@ class _Stream:
         raise RpcError(StatusCode.FAILED_PRECONDITION, "the stream ended before the request was decided")
 
     def on_close(self) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.ticket and self._cache is not None:
+            self._cache.lost(exchange.ticket)  # it has never gone on: the client left while its limits were decided
 
 
 def external_processor(

@@ -24,7 +24,6 @@ from extproc.accesslog import RequestRecord, Sink, access_log
 from extproc.balance.health import Health
 from extproc.balance.neighbours import Neighbours
 from extproc.balance.shared import Shared
-from extproc.cache.cache import Cache
 from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
@@ -115,8 +114,6 @@ class Sidecar:
         targets = TargetWatch(health, self.metrics, lambda: self._current.get().policy, time.time)
         targets.take(self._current.get().policy)
         self._targets = targets
-        if only != "ratelimit":
-            self._share(health, settings)
         self._checks = HealthChecks(health)
         reporter = Reporter(
             self.metrics,
@@ -131,11 +128,11 @@ class Sidecar:
         self._store = open_store(settings.store) if counts else None
         limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
-        self._caching: Caching | None = None
+        caches = only != "ratelimit" and settings.has_cache
+        self._caching = Caching(settings, reporter, number) if caches else None
         if only != "ratelimit":
+            self._share(health, settings)
             limits = self._limits(limiter) if in_process and limiter is not None else None
-            if settings.has_cache:
-                self._caching = Caching(settings, reporter, number)
             cache = self._caching.cache if self._caching is not None else None
             hit_limits = self._limits(limiter) if limiter is not None and cache is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
@@ -151,7 +148,7 @@ class Sidecar:
                     Patience.of(settings.decision_timeout, settings.cache.wait),
                 ),
                 access_log(
-                    _sink(reporter, self._targets, limits, cache),
+                    _sink(reporter, self._targets, limits, self._caching),
                     self._targets.failed,
                     self._targets.targets,
                 ),
@@ -189,8 +186,12 @@ class Sidecar:
             origin = f"{socket.gethostname()}-{os.getpid()}"
             self._targets.share(Shared(connect(settings.store), health.heard, time.monotonic, origin=origin))
         if self._worker is not None:
-            neighbours = Neighbours(self._layout.folder, self._worker, settings.workers, health.heard, health.ended)
+            over = self._caching.cache.over if self._caching is not None else None
+            folder, workers = self._layout.folder, settings.workers
+            neighbours = Neighbours(folder, self._worker, workers, health.heard, health.ended, over)
             self._targets.join(self._worker, neighbours)
+            if self._caching is not None:
+                self._caching.join(neighbours)
 
     def _limits(self, limiter: Limiter) -> Limits:
         return Limits(
@@ -380,16 +381,14 @@ class Sidecar:
         }
 
 
-def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None, cache: Cache | None) -> Sink:
+def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None, caching: Caching | None) -> Sink:
     """What becomes of finished requests; they are settled here where ext_proc decides the limits."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
         reporter.finished(records)
         targets.finished(records)
-        if cache is not None:
-            for record in records:
-                if record.ticket:
-                    cache.over(record.ticket)
+        if caching is not None:
+            caching.finished(records)
         return limits.settle(records) if limits is not None else None
 
     return finished

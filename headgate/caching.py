@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from extproc.cache.cache import Cache, Observer
+from extproc.accesslog import RequestRecord
+from extproc.balance.neighbours import Neighbours
+from extproc.cache.cache import Cache, Observer, worker_of
 from extproc.cache.flight import Flights
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store import ByTag, CacheStore, Everything, Locks, MemoryStore, RedisStore, SealedStore, Selection
@@ -78,6 +80,26 @@ class Caching:
         )
         self._lost_after = max(_LOST_SECONDS, settings.cache.wait)
         self._sweeping: asyncio.Task[None] | None = None
+        self._worker = worker
+        self._neighbours: Neighbours | None = None
+
+    def join(self, neighbours: Neighbours) -> None:
+        """This is one of several workers."""
+        self._neighbours = neighbours
+
+    def finished(self, records: Sequence[RequestRecord]) -> None:
+        """Requests have ended, says the access log, which Envoy sends to any worker."""
+        elsewhere: dict[int, list[str]] = {}
+        for record in records:
+            if record.ticket:
+                worker = worker_of(record.ticket)
+                if worker == self._worker:
+                    self.cache.over(record.ticket)
+                else:
+                    elsewhere.setdefault(worker, []).append(record.ticket)
+        if self._neighbours is not None:
+            for worker, tickets in elsewhere.items():
+                self._neighbours.over(worker, tickets)
 
     def start(self) -> None:
         """Give up lost answers from now on."""

@@ -10,6 +10,7 @@ goes on as if there were no cache.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ class Missed:
 
 
 Outcome: TypeAlias = Found | Missed
+
+
+def worker_of(ticket: str) -> int:
+    """The worker that keeps the answer; -1 for what is no ticket."""
+    number = ticket.partition("-")[0]
+    return int(number) if number.isdigit() else -1
 
 
 class Observer(Protocol):
@@ -147,7 +154,8 @@ class Cache:
         entry = self._fresh(question, outcome)
         if entry is not None:
             return self._found(question, entry, coalesced=True)
-        return self._missed(question, None, "waited")
+        # What another process keeps may be older than this client wants it.
+        return self._missed(question, None, "waited" if outcome is None else "")
 
     def _fresh(self, question: Question, value: bytes | None) -> Entry | None:
         entry = decode(value, question.key.digest) if value is not None else None
@@ -226,6 +234,14 @@ class Cache:
             self._observer.kept(question, len(value))
         if leader is not None:
             leader.land(value)
+
+    def give_up(self, asking: asyncio.Future[Outcome]) -> None:
+        """Who has asked wants it no more; it may have been told in this very moment."""
+        if asking.cancel() or asking.cancelled() or asking.exception() is not None:
+            return
+        outcome = asking.result()
+        if isinstance(outcome, Missed) and outcome.ticket:
+            self.lost(outcome.ticket)
 
     def lost(self, ticket: str) -> None:
         """The request has ended and no answer was seen: its client went, or it was refused meanwhile."""

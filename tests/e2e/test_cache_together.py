@@ -119,6 +119,19 @@ def test_the_leaders_client_leaves(caches: list[Caching]) -> None:
     assert len(caches[0].provider.requests) == 2
 
 
+def test_the_leaders_client_leaves_before_the_answer(caches: list[Caching]) -> None:
+    """Of that only the access log tells, and Envoy sends it to any worker."""
+    for _ in range(4):
+        text, cache = new_text(), caches[-1]
+        headers = (("x-fake", "delay_ms=9000"),)
+        with pytest.raises(TimeoutError):
+            post(cache.gateway.listen, question(text), key="sk-a", headers=headers, timeout=0.3)
+        started = time.monotonic()
+        answer = cache.ask(text)
+        assert (answer.status, said(answer)) == (200, ("miss", None))
+        assert time.monotonic() - started < 2.5
+
+
 def test_the_leaders_provider_fails(caches: list[Caching]) -> None:
     text = new_text()
     with ThreadPoolExecutor(16) as pool:
