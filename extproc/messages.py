@@ -69,6 +69,14 @@ def _need_body() -> ProcessingResponse:
 NEED_BODY = Encoded(_need_body().SerializeToString())
 
 
+def more_time(seconds: float) -> Encoded:
+    """Ask Envoy to wait so long from now on for the answer to its message, at most as long as its
+    `max_message_timeout` allows. Once per message."""
+    message = ProcessingResponse()
+    message.override_message_timeout.FromMilliseconds(max(1, round(seconds * 1000)))
+    return Encoded(message.SerializeToString())
+
+
 _LARGE = 1 << 18  # bytes of a message that is not made an object of
 
 

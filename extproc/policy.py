@@ -154,9 +154,14 @@ def _model(name: str, settings: PolicySettings) -> Model:
         len({target.shape for target in targets}) == 1,
         not any(target.serves for target in targets),
         made.cache.rules() if made.cache is not None else None,
-        tuple(sorted({f"{target.provider} {target.model} {target.max_tokens}" for target in targets})),
+        tuple(sorted({_mark(target) for target in targets})),
         frozenset().union(*(_touched(target) for target in targets)),
     )
+
+
+def _mark(target: Target) -> str:
+    """What an answer depends on of a target: who serves it, as what, and what is done to the request."""
+    return repr((target.provider, target.channel.base_url, *target.shape))
 
 
 def _touched(target: Target) -> set[str]:

@@ -7,7 +7,9 @@ request go on undecided.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
@@ -20,7 +22,9 @@ from extproc.filters.ask_cache import NOT_CACHED
 from extproc.limits import Limits, Verdict
 from extproc.processor import METADATA, USAGE_METADATA, Processor, describe, for_envoy
 from extproc.recorder import Recorder
+from sidecar import rpc
 from sidecar.errors import RpcError, StatusCode
+from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -43,11 +47,25 @@ class Observer(Protocol):
         """A request goes on; the target that is tried first is this cluster."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What Envoy is told when the cache does not know within `soon` seconds: it would give up meanwhile."""
+
+    soon: float
+    more_time: Encoded
+
+    @classmethod
+    def of(cls, decision_timeout: float, longest: float) -> Patience:
+        """For an Envoy that waits `decision_timeout` seconds, and requests that may wait `longest` for others."""
+        return cls(min(0.1, decision_timeout / 4), messages.more_time(longest + decision_timeout))
+
+
 class _Stream:
     """One request's stream."""
 
     __slots__ = (
-        "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_processor", "_seconds", "_signature"
+        "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_patience", "_processor", "_seconds",
+        "_signature",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +77,7 @@ class _Stream:
         signature: Mapping[str, MetadataValue],
         cache: Cache | None,
         hit_limits: Limits | None,
+        patience: Patience | None,
     ) -> None:
         self._processor = processor
         self._clock = clock
@@ -67,6 +86,7 @@ class _Stream:
         self._signature = signature
         self._cache = cache
         self._hit_limits = hit_limits
+        self._patience = patience
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
@@ -99,6 +119,32 @@ class _Stream:
         return self._answer_later(exchange, outcome)
 
     async def _answer_later(self, exchange: Exchange, waiting: Awaitable[Outcome]) -> Step:
+        patience = self._patience
+        if patience is None:
+            return await self._answer(exchange, waiting)
+        assert self._cache is not None
+        asking = asyncio.ensure_future(waiting)
+        try:
+            await asyncio.wait((asking,), timeout=patience.soon)
+        except asyncio.CancelledError:
+            self._cache.give_up(asking)
+            raise
+        if asking.done():
+            return await self._answer(exchange, asking)
+        return Step((patience.more_time,), done=True, more=self._at_last(exchange, asking))
+
+    async def _at_last(self, exchange: Exchange, asking: asyncio.Future[Outcome]) -> AsyncIterator[rpc.Reply]:
+        assert self._cache is not None
+        try:
+            await asyncio.wait((asking,))
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cache.give_up(asking)
+            raise
+        step = await self._answer(exchange, asking)
+        for reply in step.replies:
+            yield reply
+
+    async def _answer(self, exchange: Exchange, waiting: Awaitable[Outcome]) -> Step:
         outcome = await waiting
         step = self._answered(exchange, outcome, self._clock())
         return step if isinstance(step, Step) else await step
@@ -161,6 +207,7 @@ class _Stream:
         self._observer.forwarded(exchange.target.cluster)
         measured = self._measured(facts, "forward", started, more)
         message = messages.write_forward(outcome, measured, on_headers=exchange.operation is None)
+        self._exchange = None  # from here on Envoy knows its ticket, and the access log tells of its end
         return Step((message,), done=True)
 
     def _reply(self, exchange: Exchange, reply: Reply, started: float) -> Step:
@@ -183,7 +230,9 @@ class _Stream:
         raise RpcError(StatusCode.FAILED_PRECONDITION, "the stream ended before the request was decided")
 
     def on_close(self) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.ticket and self._cache is not None:
+            self._cache.lost(exchange.ticket)  # it has never gone on: the client left while its limits were decided
 
 
 def external_processor(
@@ -194,18 +243,20 @@ def external_processor(
     worker: int | None = None,
     cache: Cache | None = None,
     hit_limits: Limits | None = None,
+    patience: Patience | None = None,
 ) -> Service:
     """The service for `processor`. `clock` counts seconds and never goes back.
 
     `limits` are decided here too when they are given; else Envoy asks the rate-limit service. One of several workers
     signs what it decides with its number. `cache` is asked for models that have one; answers from it count against
-    `hit_limits`, as requests without tokens.
+    `hit_limits`, as requests without tokens. `patience`: what is done while a request waits for another's answer;
+    without it Envoy must wait as long by itself.
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
     def opened(context: CallContext) -> _Stream | Recorder:
         if cache is not None and context.metadata.get(PURPOSE_HEADER) == TO_RECORD:
             return Recorder(cache)
-        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits)
+        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience)
 
     return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

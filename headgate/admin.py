@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from headgate.caching import Purged
 from headgate.settings import split_address
 from sidecar import unix_socket
 from sidecar.errors import ConfigError, Problem
+
+_NO_CACHE = {"error": "no model has a cache"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class AdminSources:
     metrics: Callable[[], Awaitable[bytes]]
     status: Callable[[], Awaitable[Mapping[str, Any]]]
     report: Callable[[], Awaitable[bytes]] | None = None  # what a worker tells the process above it (`/report`)
+    purge: Callable[[bytes], Awaitable[Purged]] | None = None  # forget kept answers, where there is a cache
 
 
 class AdminServer:
@@ -48,6 +52,8 @@ class AdminServer:
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/status", self._status)
+        application.router.add_get("/cache", self._cache)
+        application.router.add_post("/cache/purge", self._purge)
         if self._sources.report is not None:
             application.router.add_get("/report", self._report)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
@@ -96,6 +102,19 @@ class AdminServer:
 
     async def _status(self, _request: web.Request) -> web.Response:
         return _json(await self._sources.status())
+
+    async def _cache(self, _request: web.Request) -> web.Response:
+        shown = (await self._sources.status()).get("cache")
+        return _json(_NO_CACHE, status=404) if shown is None else _json(shown)
+
+    async def _purge(self, request: web.Request) -> web.Response:
+        # A page in somebody's browser cannot send JSON to another origin: it would have to ask us first.
+        if request.content_type != "application/json":
+            return _json({"error": "send application/json"}, status=415)
+        if self._sources.purge is None:
+            return _json(_NO_CACHE, status=404)
+        purged = await self._sources.purge(await request.read())
+        return _json(purged.body, status=purged.status)
 
     async def _report(self, _request: web.Request) -> web.Response:
         assert self._sources.report is not None

@@ -24,16 +24,14 @@ from extproc.accesslog import RequestRecord, Sink, access_log
 from extproc.balance.health import Health
 from extproc.balance.neighbours import Neighbours
 from extproc.balance.shared import Shared
-from extproc.cache.cache import Cache
-from extproc.cache.store import CacheStore
 from extproc.limits import Limits
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
 from extproc.processor import Processor
-from extproc.server import external_processor
+from extproc.server import Patience, external_processor
 from headgate import __version__
 from headgate.admin import AdminServer, AdminSources, Dependency
-from headgate.caching import cache_parts
+from headgate.caching import Caching
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.health_checks import HealthChecks
 from headgate.limits import build_rules, present
@@ -116,8 +114,6 @@ class Sidecar:
         targets = TargetWatch(health, self.metrics, lambda: self._current.get().policy, time.time)
         targets.take(self._current.get().policy)
         self._targets = targets
-        if only != "ratelimit":
-            self._share(health, settings)
         self._checks = HealthChecks(health)
         reporter = Reporter(
             self.metrics,
@@ -126,20 +122,33 @@ class Sidecar:
             forwarded=targets.forwarded,
         )
         in_process = settings.limits.enforce == "in_process"
-        self._store = open_store(settings.store) if in_process or only != "extproc" else None
+        # Answers from the cache count where they are found: ext_proc alone needs shared counters, too.
+        counts_hits = settings.has_cache and settings.store != MEMORY
+        counts = in_process or only != "extproc" or counts_hits
+        self._store = open_store(settings.store) if counts else None
         limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
-        self._cache: Cache | None = None
-        self._cache_store: CacheStore | None = None
+        caches = only != "ratelimit" and settings.has_cache
+        self._caching = Caching(settings, reporter, number) if caches else None
         if only != "ratelimit":
+            self._share(health, settings)
             limits = self._limits(limiter) if in_process and limiter is not None else None
-            self._cache = self._open_cache(settings, reporter)
-            hit_limits = self._limits(limiter) if limiter is not None and self._cache is not None else None
+            cache = self._caching.cache if self._caching is not None else None
+            hit_limits = self._limits(limiter) if limiter is not None and cache is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
-                external_processor(processor, time.perf_counter, reporter, limits, worker, self._cache, hit_limits),
+                external_processor(
+                    processor,
+                    time.perf_counter,
+                    reporter,
+                    limits,
+                    worker,
+                    cache,
+                    hit_limits,
+                    Patience.of(settings.decision_timeout, settings.cache.wait),
+                ),
                 access_log(
-                    _sink(reporter, self._targets, limits, self._cache),
+                    _sink(reporter, self._targets, limits, self._caching),
                     self._targets.failed,
                     self._targets.targets,
                 ),
@@ -162,7 +171,13 @@ class Sidecar:
         self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
         self._admin = AdminServer(
             settings.admin if worker is None else layout.worker_admin(worker),
-            AdminSources(self._dependencies, self._exposition, self._status, self._report),
+            AdminSources(
+                self._dependencies,
+                self._exposition,
+                self._status,
+                self._report,
+                self._caching.purge if self._caching is not None else None,
+            ),
         )
 
     def _share(self, health: Health, settings: Settings) -> None:
@@ -171,19 +186,12 @@ class Sidecar:
             origin = f"{socket.gethostname()}-{os.getpid()}"
             self._targets.share(Shared(connect(settings.store), health.heard, time.monotonic, origin=origin))
         if self._worker is not None:
-            neighbours = Neighbours(self._layout.folder, self._worker, settings.workers, health.heard, health.ended)
+            over = self._caching.cache.over if self._caching is not None else None
+            folder, workers = self._layout.folder, settings.workers
+            neighbours = Neighbours(folder, self._worker, workers, health.heard, health.ended, over)
             self._targets.join(self._worker, neighbours)
-
-    def _open_cache(self, settings: Settings, reporter: Reporter) -> Cache | None:
-        """The cache of this process, where a model has one."""
-        if not settings.has_cache:
-            return None
-        store, flights = cache_parts(settings, time.monotonic)
-        self._cache_store = store
-        return Cache(
-            store, flights, reporter, time.monotonic, time.time,
-            wait=settings.cache.wait, compress_from=settings.cache.compress_from, worker=self._worker or 0,
-        )  # fmt: skip
+            if self._caching is not None:
+                self._caching.join(neighbours)
 
     def _limits(self, limiter: Limiter) -> Limits:
         return Limits(
@@ -223,6 +231,8 @@ class Sidecar:
         if "extproc" in self._servers:
             self._checks.take(self._current.get().settings)
             self._targets.start()
+        if self._caching is not None:
+            self._caching.start()
         keep_what_is_loaded()
         give_large_blocks_back()
         for name in open_services(self._current.get().settings):
@@ -249,8 +259,8 @@ class Sidecar:
         await self._admin.stop()
         if self._store is not None:
             await self._store.close()
-        if self._cache_store is not None:
-            await self._cache_store.close()
+        if self._caching is not None:
+            await self._caching.stop()
         if self._envoy is not None:
             await self._envoy.close()
         _log.info("stopped")
@@ -279,6 +289,8 @@ class Sidecar:
                     mend=problem.mend,
                 )
             return False
+        if settings.has_cache and self._caching is None and "extproc" in self._servers:
+            fixed.append("models.*.cache")  # the first one: until then nothing is kept
         if fixed:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)
@@ -316,6 +328,8 @@ class Sidecar:
             found = {name: Dependency("draining", ready=False) for name in self._servers}
         if self._store is not None:
             found["store"] = await self._store_state()
+        if self._caching is not None:
+            found["cache"] = Dependency(await self._caching.state(), ready=True)
         if self._envoy is not None:
             state = await self._envoy.state()
             found["envoy"] = Dependency(state or "does not answer", state == "LIVE")
@@ -369,19 +383,18 @@ class Sidecar:
             },
             "targets": self._targets.status(),
             "keys": [key.name for key in settings.keys],
+            "cache": self._caching.status() if self._caching is not None else None,
         }
 
 
-def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None, cache: Cache | None) -> Sink:
+def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None, caching: Caching | None) -> Sink:
     """What becomes of finished requests; they are settled here where ext_proc decides the limits."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
         reporter.finished(records)
         targets.finished(records)
-        if cache is not None:
-            for record in records:
-                if record.ticket:
-                    cache.over(record.ticket)
+        if caching is not None:
+            caching.finished(records)
         return limits.settle(records) if limits is not None else None
 
     return finished

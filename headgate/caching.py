@@ -1,19 +1,163 @@
-"""The parts of the cache, as the settings have them."""
+"""The cache of one process, as the settings have it: its parts, its sweep, what is shown of it, and its purge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import msgspec
+
+from extproc.accesslog import RequestRecord
+from extproc.balance.neighbours import Neighbours
+from extproc.cache.cache import Cache, Observer, worker_of
 from extproc.cache.flight import Flights
 from extproc.cache.shared_flight import SharedFlights
-from extproc.cache.store import CacheStore, Locks, MemoryStore, RedisStore, SealedStore
+from extproc.cache.store import ByTag, CacheStore, Everything, Locks, MemoryStore, RedisStore, SealedStore, Selection
 from extproc.cache.vault import Vault, parse_key
 from headgate.settings import Settings
 from ratelimit.storage import MEMORY
+from sidecar.errors import StoreError
 from sidecar.redis import connect
 
+_PING_SECONDS = 0.5
+_SWEEP_SECONDS = 30.0
+_LOST_SECONDS = 900.0  # an answer of which nothing was heard for so long will never come
 
-def cache_parts(settings: Settings, clock: Callable[[], float]) -> tuple[CacheStore, Flights | SharedFlights]:
+
+class PurgeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to be forgotten (POST /cache/purge): all that one of these names, or everything."""
+
+    key: str = ""
+    model: str = ""
+    team: str = ""
+    tag: str = ""
+    all: bool = False
+
+    def selections(self) -> Iterator[Selection]:
+        """What the store is asked to forget. A key without a team is one of its own: `team:key NAME`."""
+        if self.all:
+            yield Everything()
+        tags = (
+            f"key:{self.key}" if self.key else "",
+            f"team:key {self.key}" if self.key else "",
+            f"model:{self.model}" if self.model else "",
+            f"team:{self.team}" if self.team else "",
+            self.tag,
+        )
+        yield from (ByTag(tag) for tag in tags if tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """The answer to a purge: an HTTP status and what to say."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+class Caching:
+    """Opened with the process: `start` needs a running loop, `stop` closes the store."""
+
+    def __init__(self, settings: Settings, observer: Observer, worker: int) -> None:
+        self._kind = settings.cache_store.partition("://")[0]
+        self._encrypted = bool(settings.cache.encryption_keys)
+        self._store, flights = _parts(settings, time.monotonic)
+        self.cache = Cache(
+            self._store,
+            flights,
+            observer,
+            time.monotonic,
+            time.time,
+            wait=settings.cache.wait,
+            compress_from=settings.cache.compress_from,
+            worker=worker,
+            nonce=secrets.token_hex(8),
+        )
+        self._lost_after = max(_LOST_SECONDS, settings.cache.wait)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._worker = worker
+        self._neighbours: Neighbours | None = None
+
+    def join(self, neighbours: Neighbours) -> None:
+        """This is one of several workers."""
+        self._neighbours = neighbours
+
+    def finished(self, records: Sequence[RequestRecord]) -> None:
+        """Requests have ended, says the access log, which Envoy sends to any worker."""
+        elsewhere: dict[int, list[str]] = {}
+        for record in records:
+            if record.ticket:
+                worker = worker_of(record.ticket)
+                if worker == self._worker:
+                    self.cache.over(record.ticket)
+                else:
+                    elsewhere.setdefault(worker, []).append(record.ticket)
+        if self._neighbours is not None:
+            for worker, tickets in elsewhere.items():
+                self._neighbours.over(worker, tickets)
+
+    def start(self) -> None:
+        """Give up lost answers from now on."""
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Close the store."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeping
+        await self._store.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.cache.sweep(self._lost_after)
+
+    async def state(self) -> str:
+        """How the store is, in words. Requests do without it."""
+        if self._kind == "memory":
+            return self._kind
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._store.ping()
+        except (StoreError, TimeoutError) as error:
+            return f"down ({error or 'timeout'}): providers answer everything"
+        return "answers"
+
+    def status(self) -> Mapping[str, Any]:
+        """What people see. Entries and bytes of a Redis are not known here, hits and misses are this process' own."""
+        stats = self._store.stats()
+        return {
+            "store": self._kind,
+            "encrypted": self._encrypted,
+            "entries": stats.entries,
+            "bytes": stats.bytes,
+            "hits": stats.hits,
+            "misses": stats.misses,
+            "evictions": stats.evictions,
+            "expirations": stats.expirations,
+        }
+
+    async def purge(self, request: bytes) -> Purged:
+        """Forget what `request` (JSON) names."""
+        try:
+            selections = list(msgspec.json.decode(request, type=PurgeRequest).selections())
+        except msgspec.MsgspecError as error:
+            return Purged(400, {"error": str(error)})
+        if not selections:
+            return Purged(400, {"error": "nothing is named: key, model, team, tag or all"})
+        try:
+            return Purged(200, {"purged": sum([await self._store.purge(one) for one in selections])})
+        except StoreError as error:
+            return Purged(503, {"error": f"the store failed, some may be gone: {error}"})
+
+
+def _parts(settings: Settings, clock: Callable[[], float]) -> tuple[CacheStore, Flights | SharedFlights]:
     """Where answers are kept, and who waits for whom."""
     if settings.cache_store == MEMORY:
         return _sealed(MemoryStore(settings.cache.max_bytes, clock), settings), Flights(clock)

@@ -21,6 +21,7 @@ from extproc.settings import NAME
 from headgate import __version__
 from headgate.app import Only, Sidecar
 from headgate.app import serve as serve_sidecar
+from headgate.cache_cli import cache_app
 from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
 from headgate.ratelimit_cli import ratelimit_app
 from headgate.render.bootstrap import static_bootstrap
@@ -48,6 +49,7 @@ app = typer.Typer(
 render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=True)
 app.add_typer(render_app, name="render")
 app.add_typer(ratelimit_app, name="ratelimit")
+app.add_typer(cache_app, name="cache")
 
 _out = Console()
 _err = Console(stderr=True)

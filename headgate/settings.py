@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
+from extproc.cache.vault import Vault, parse_key
 from extproc.settings import DEFERRED, PolicySettings
 from ratelimit.storage import check_url
 from sidecar import configfile
@@ -87,6 +88,11 @@ def _store(value: str) -> str:
     return value
 
 
+def _encryption_key(value: SecretStr) -> SecretStr:
+    parse_key(value.get_secret_value())
+    return value
+
+
 Address = Annotated[str, AfterValidator(_listen_address)]
 ServiceAddress = Annotated[str, AfterValidator(_service_address)]
 
@@ -142,7 +148,7 @@ class CacheStoreSettings(Section):
     store: str = Field(default="", description="memory://, or a Redis URL; empty: as `store`")
     max_bytes: Annotated[int, BeforeValidator(read_size), Field(ge=1 << 20, le=1 << 40)] = 256 * 1024 * 1024
     compress_from: Annotated[int, BeforeValidator(read_size), Field(ge=0)] = 4096
-    encryption_keys: list[SecretStr] = Field(
+    encryption_keys: list[Annotated[SecretStr, AfterValidator(_encryption_key)]] = Field(
         default=[], max_length=16, description="AES-256 keys: the first encrypts, all decrypt"
     )
     wait: float = Field(default=30.0, ge=0, le=3600, description="seconds that an equal request waits for the first")
@@ -151,6 +157,13 @@ class CacheStoreSettings(Section):
     @classmethod
     def _is_store(cls, value: str) -> str:
         return _store(value) if value else value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _can_encrypt(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        if keys:
+            Vault([parse_key(key.get_secret_value()) for key in keys])  # says so where its library is missing
+        return keys
 
 
 class LogSettings(Section):
@@ -199,6 +212,10 @@ class Settings(PolicySettings):
         return any(model.cache is not None for model in self.models.values())
 
     @property
+    def _has_limits(self) -> bool:
+        return any(key.limits.requests is not None or key.limits.tokens is not None for key in self.keys)
+
+    @property
     def cache_store(self) -> str:
         """Where cached answers are kept."""
         return self.cache.store or self.store
@@ -236,15 +253,22 @@ class Settings(PolicySettings):
         for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
             if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
                 yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")
-        if self.workers > 1 and self.cache_store == "memory://" and self.has_cache:
-            mend = "use one worker, or a Redis store (`cache.store`)"
-            yield Complaint(("workers",), "each worker would keep cached answers of its own", mend)
+        if self.workers > 1 and self.has_cache:
+            yield from self._cache_complaints()
         if self.workers > 1 and self.store == "memory://" and self.limits.enforce == "in_process":
             yield Complaint(
                 ("workers",),
                 "with `limits.enforce: in_process` each worker would count in an embedded store of its own",
                 "use one worker, a Redis store, or `limits.enforce: envoy` (one worker then owns the store)",
             )
+
+    def _cache_complaints(self) -> Iterator[Complaint]:
+        if self.cache_store == "memory://":
+            mend = "use one worker, or a Redis store (`cache.store`)"
+            yield Complaint(("workers",), "each worker would keep cached answers of its own", mend)
+        elif self.store == "memory://" and self.limits.enforce == "envoy" and self._has_limits:
+            mend = "use one worker, or a Redis `store`"
+            yield Complaint(("workers",), "each worker would count cached answers in a store of its own", mend)
 
 
 def open_services(settings: Settings) -> list[str]:

@@ -46,7 +46,13 @@ def shown(status: Mapping[str, Any]) -> Group:
         )
         for number, target in enumerate(targets):
             table.add_row(model if number == 0 else "", *_row(target, several_endpoints=several))
-    return Group(head, table)
+    cache = status.get("cache")
+    return Group(head, table) if cache is None else Group(head, table, Text(_cache_line(cache)))
+
+
+def _cache_line(cache: Mapping[str, Any]) -> str:
+    inside = "" if cache["entries"] is None else f"{cache['entries']:,} answers in {cache['bytes']:,} bytes, "
+    return f"cache ({cache['store']}): {inside}{cache['hits']:,} hits, {cache['misses']:,} misses"
 
 
 def _row(target: Mapping[str, Any], *, several_endpoints: bool) -> tuple[str | Text, ...]:

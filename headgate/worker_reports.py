@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ import aiohttp
 import msgspec
 
 from headgate.admin import Dependency
+from headgate.caching import Purged
 from sidecar.metrics import Metrics
 from sidecar.series import Row
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+_PURGE = aiohttp.ClientTimeout(total=60.0)
+_IS_JSON = {"content-type": "application/json"}
 _FAILURES = (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError)
 
 
@@ -81,7 +85,27 @@ class WorkerReports:
         workers = [None if one is None else {"config": one.status["config"]["hash"]} for one in reports]
         targets = merged_targets([one.get("targets", {}) for one in known])
         config = {**known[0]["config"], "hash": agreed}
-        return {**known[0], "config": config, "targets": targets, "workers": workers}
+        cache = merged_cache([one.get("cache") for one in known])
+        return {**known[0], "config": config, "targets": targets, "cache": cache, "workers": workers}
+
+    async def purge(self, request: bytes) -> Purged:
+        """Have a worker forget kept answers: they share one store."""
+        for socket in self._sockets:
+            with contextlib.suppress(*_FAILURES):
+                async with (
+                    aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=socket), timeout=_PURGE) as session,
+                    session.post("http://worker/cache/purge", data=request, headers=_IS_JSON) as response,
+                ):
+                    return Purged(response.status, msgspec.json.decode(await response.read()))
+        return Purged(503, {"error": "no worker answers"})
+
+
+def merged_cache(reports: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """What the first worker says, with the hits and misses of all."""
+    known = [one for one in reports if one is not None]
+    if not known:
+        return None
+    return {**known[0], **{name: sum(one[name] for one in known) for name in ("hits", "misses")}}
 
 
 _ADDED = ("served", "failed", "in_flight")

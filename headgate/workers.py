@@ -41,7 +41,8 @@ class Workers:
         self._grace = settings.drain_timeout + _STOP_SECONDS
         self._children = [Child(f"worker {number}", command(number)) for number in range(settings.workers)]
         self._reports = WorkerReports([layout.worker_admin(number) for number in range(settings.workers)])
-        sources = AdminSources(self._reports.dependencies, self._reports.metrics, self._reports.status)
+        purge = self._reports.purge if settings.has_cache else None
+        sources = AdminSources(self._reports.dependencies, self._reports.metrics, self._reports.status, purge=purge)
         self._admin = AdminServer(settings.admin, sources)
         self._stopping = asyncio.Event()
 

@@ -10,6 +10,7 @@ goes on as if there were no cache.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class Missed:
 Outcome: TypeAlias = Found | Missed
 
 
+def worker_of(ticket: str) -> int:
+    """The worker that keeps the answer; -1 for what is no ticket."""
+    number = ticket.partition("-")[0]
+    return int(number) if number.isdigit() else -1
+
+
 class Observer(Protocol):
     """Told what becomes of questions and answers."""
 
@@ -78,7 +85,9 @@ class _Open:
 
 class Cache:
     """`clock` is in seconds and never goes back, `unix_time` is the time of day. `wait` is how long (seconds) an equal
-    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket."""
+    request waits for the first. `compress_from` (bytes): larger bodies are compressed. `worker` begins every ticket,
+    and `nonce` is in it: no two processes have the same, since an answer may come after the process that asked for it
+    has died, and must not be taken for one that the next process asked for."""
 
     def __init__(
         self,
@@ -91,6 +100,7 @@ class Cache:
         wait: float,
         compress_from: int,
         worker: int = 0,
+        nonce: str,
     ) -> None:
         self._store = store
         self._flights = flights
@@ -99,7 +109,7 @@ class Cache:
         self._unix_time = unix_time
         self._wait = wait
         self._compress_from = compress_from
-        self._worker = worker
+        self._origin = f"{worker}-{nonce}"
         self._open: dict[str, _Open] = {}
         self._numbers = itertools.count(1)
 
@@ -144,7 +154,8 @@ class Cache:
         entry = self._fresh(question, outcome)
         if entry is not None:
             return self._found(question, entry, coalesced=True)
-        return self._missed(question, None, "waited")
+        # What another process keeps may be older than this client wants it.
+        return self._missed(question, None, "waited" if outcome is None else "")
 
     def _fresh(self, question: Question, value: bytes | None) -> Entry | None:
         entry = decode(value, question.key.digest) if value is not None else None
@@ -160,7 +171,7 @@ class Cache:
             if leader is not None:
                 leader.disband()
             return Missed("", reason)
-        ticket = f"{self._worker}-{next(self._numbers)}"
+        ticket = f"{self._origin}-{next(self._numbers)}"
         self._open[ticket] = _Open(question, leader, self._clock())
         return Missed(ticket, reason)
 
@@ -223,6 +234,14 @@ class Cache:
             self._observer.kept(question, len(value))
         if leader is not None:
             leader.land(value)
+
+    def give_up(self, asking: asyncio.Future[Outcome]) -> None:
+        """Who has asked wants it no more; it may have been told in this very moment."""
+        if asking.cancel() or asking.cancelled() or asking.exception() is not None:
+            return
+        outcome = asking.result()
+        if isinstance(outcome, Missed) and outcome.ticket:
+            self.lost(outcome.ticket)
 
     def lost(self, ticket: str) -> None:
         """The request has ended and no answer was seen: its client went, or it was refused meanwhile."""

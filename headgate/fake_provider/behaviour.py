@@ -27,6 +27,7 @@ class Behaviour:
     no_done: bool = False  # a stream without `[DONE]`, its body properly ended
     no_finish: bool = False  # a stream that ends behind its last word: no finish reason, no usage, no `[DONE]`
     close: bool = False  # closes after a whole answer
+    finish: str = "stop"  # the finish reason of a chat or a completion
     usage: str = "normal"  # normal | none | split | running | early | huge | braces | parts
     usage_tokens: int = 0  # the total to report; 0: counted
     split: int = 0  # cuts a stream's bytes into pieces of this size, each its own write

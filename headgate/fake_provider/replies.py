@@ -83,12 +83,12 @@ class _Writer:
         message = {"role": "assistant", "content": "".join(self._words), "refusal": None}
         return {
             "id": f"chatcmpl-{self._number}", "object": "chat.completion", "created": CREATED, "model": self._model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": self._behaviour.finish}],
             "usage": self._usage(),
         }  # fmt: skip
 
     def _completions_json(self) -> dict[str, Any]:
-        choice = {"index": 0, "text": "".join(self._words), "logprobs": None, "finish_reason": "stop"}
+        choice = {"index": 0, "text": "".join(self._words), "logprobs": None, "finish_reason": self._behaviour.finish}
         return {
             "id": f"cmpl-{self._number}", "object": "text_completion", "created": CREATED, "model": self._model,
             "choices": [choice], "usage": self._usage(),
@@ -156,7 +156,7 @@ class _Writer:
             yield chunk({"content": word}, None, index + 1)
         if self._behaviour.no_finish:
             return
-        yield chunk({}, "stop", len(self._words))
+        yield chunk({}, self._behaviour.finish, len(self._words))
         if wanted and usage not in ("none", "parts"):
             last = {**base, "choices": [], "usage": self._usage()}
             if usage == "huge":

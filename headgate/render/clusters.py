@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
+from extproc.cache.controls import SALT_HEADER
 from extproc.filters.own_key import OWN_KEY_HEADER
 from extproc.filters.protocols import PROTOCOLS_HEADER
 from extproc.policy import Policy
@@ -47,6 +48,7 @@ PRIVATE_HEADERS = (
     "forwarded",
     "x-real-ip",
     "x-headgate-route",
+    SALT_HEADER,
     "x-envoy-attempt-count",
     OWN_KEY_HEADER,
     PROTOCOLS_HEADER,

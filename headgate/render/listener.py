@@ -177,6 +177,8 @@ def _ext_proc(settings: Settings) -> Json:
         forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in HEADERS]}},
         status_on_error={"code": "ServiceUnavailable"},
         message_timeout=seconds(settings.decision_timeout),
+        # What a request that waits for an equal one's answer may ask for.
+        **({"max_message_timeout": _longest_wait(settings)} if settings.has_cache else {}),
         allow_mode_override=True,
         mutation_rules={"allow_all_routing": True, "allow_envoy": True},
         # The body is asked for (mode_override) only once the headers have passed.
@@ -192,6 +194,10 @@ def _ext_proc(settings: Settings) -> Json:
             "receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, ORDER_METADATA, CACHE_METADATA]}
         },
     )
+
+
+def _longest_wait(settings: Settings) -> str:
+    return seconds(settings.cache.wait + settings.decision_timeout)
 
 
 def record_service(worker: int) -> Json:

@@ -7,6 +7,7 @@ rate-limit service have already written. The bodies are constants, so nothing of
 from __future__ import annotations
 
 from extproc.limits import UNDECIDED
+from extproc.processor import METADATA
 from extproc.providers.openai import error_body
 from headgate.render.values import Json
 from headgate.settings import Settings
@@ -16,7 +17,18 @@ def _body(message: str, kind: str, code: str) -> str:
     return error_body(message, kind=kind, code=code).decode()
 
 
-def _mapper(status: int, body: str, *, flags: tuple[str, ...] = (), becomes: int | None = None) -> Json:
+# What ext_proc has decided itself: it says how long that took.
+_DECIDED = {
+    "metadata_filter": {
+        "matcher": {"filter": METADATA, "path": [{"key": "decision_us"}], "value": {"present_match": True}},
+        "match_if_key_not_found": False,
+    }
+}
+
+
+def _mapper(
+    status: int, body: str, *, flags: tuple[str, ...] = (), becomes: int | None = None, decided: bool = False
+) -> Json:
     by_status: Json = {
         "status_code_filter": {
             "comparison": {
@@ -28,6 +40,8 @@ def _mapper(status: int, body: str, *, flags: tuple[str, ...] = (), becomes: int
     chosen = by_status
     if flags:
         chosen = {"and_filter": {"filters": [by_status, {"response_flag_filter": {"flags": list(flags)}}]}}
+    if decided:
+        chosen = {"and_filter": {"filters": [by_status, _DECIDED]}}
     mapper: Json = {
         "filter": chosen,
         "body_format_override": {
@@ -87,6 +101,7 @@ def local_replies(settings: Settings) -> Json:
                 _body("The provider did not answer in time.", "upstream_error", "provider_timeout"),
                 flags=("UT", "SI"),
             ),
+            *([_mapper(504, "%LOCAL_REPLY_BODY%", decided=True)] if settings.has_cache else []),  # `only-if-cached`
             _mapper(
                 504,
                 _body("The gateway did not decide in time: try again.", "gateway_error", "gateway_timeout"),

@@ -73,7 +73,8 @@ def envoy_binary() -> Path:
 
 def _linger(settings: Settings) -> float:
     """Seconds from the start of a request to the moment when Envoy has routed it, at most."""
-    return settings.request_timeout + settings.decision_timeout + settings.limits.timeout
+    waits = settings.cache.wait if settings.has_cache else 0.0
+    return settings.request_timeout + settings.decision_timeout + waits + settings.limits.timeout
 
 
 def check_free(name: str, address: str) -> None:

@@ -1,0 +1,81 @@
+"""`headgate cache`: what a running gateway keeps, and forgetting it."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+cache_app = typer.Typer(help="The kept answers of a running gateway.", no_args_is_help=True)
+
+_out = Console()
+_err = Console(stderr=True)
+_PATIENCE = 90.0  # seconds; a purge of many takes a while
+
+AdminOption = Annotated[str, typer.Option(help="admin address of a running gateway (host:port)")]
+_ADMIN = "127.0.0.1:10001"
+
+
+def _fail(text: str) -> NoReturn:
+    _err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _ask(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer of the admin port; whatever else comes ends the command."""
+    url = f"http://{admin}{path}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as response:  # noqa: S310 - the scheme is ours
+            return dict(json.load(response))
+    except urllib.error.HTTPError as error:
+        _fail(f"{url}: {_reason(error)}")
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        _fail(f"no gateway answers at {url}: {reason}: see --admin")
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return str(error)
+
+
+@cache_app.command()
+def stats(
+    admin: AdminOption = _ADMIN,
+    as_json: Annotated[bool, typer.Option("--json", help="as the admin port says it")] = False,
+) -> None:
+    """Show the store, how much is in it, and how often it had an answer."""
+    found = _ask(admin, "/cache")
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        table.add_row(name, "not known here" if value is None else f"{value:,}" if type(value) is int else str(value))
+    _out.print(table)
+
+
+@cache_app.command()
+def purge(
+    key: Annotated[str, typer.Option(help="what this key alone was answered")] = "",
+    model: Annotated[str, typer.Option(help="the answers of this model, whoever asked")] = "",
+    team: Annotated[str, typer.Option(help="what this team was answered (`scope: team`)")] = "",
+    tag: Annotated[str, typer.Option(help="what has this tag, such as model:gpt-4o")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="everything")] = False,
+    admin: AdminOption = _ADMIN,
+) -> None:
+    """Forget kept answers. Of several options each names some, and all of those are forgotten."""
+    wanted: dict[str, Any] = {"key": key, "model": model, "team": team, "tag": tag}
+    wanted = {name: value for name, value in wanted.items() if value} | ({"all": True} if everything else {})
+    if not wanted:
+        _fail("what is to be forgotten? --key NAME, --model NAME, --team NAME, --tag TAG or --all")
+    print(f"{_ask(admin, '/cache/purge', wanted)['purged']} answers forgotten")
