@@ -289,7 +289,8 @@ def test_what_is_not_kept_reaches_its_client_whole(cache: Caching, fake: str) ->
     expected = cache.ask(new_text(), model="plain", fields=fields, fake=fake)
     for model in ("cached", "small"):
         answer = cache.ask(new_text(), model=model, fields=fields, fake=fake)
-        assert (answer.status, len(answer.body)) == (expected.status, pytest.approx(len(expected.body), rel=0.1))
+        assert answer.status == expected.status
+        assert abs(len(answer.body) - len(expected.body)) < len(expected.body) / 10  # ids and names differ
         assert answer.body[-20:] == expected.body[-20:]
 
 
