@@ -38,7 +38,9 @@ class Recorder:
         if phase != "response_body" or capture is None:
             return NOTHING
         capture.chunk(message.response_body.body)
-        return self._ended(capture, whole=True) if message.response_body.end_of_stream else NOTHING
+        if message.response_body.end_of_stream:
+            return self._ended(capture, whole=True)
+        return self._no_more(capture) if capture.reason is not None else NOTHING
 
     def _head(self, message: ProcessingRequest) -> Step | Awaitable[Step]:
         spaces = message.metadata_context.filter_metadata
@@ -47,13 +49,18 @@ class Recorder:
         self._ticket = spaces[CACHE_METADATA].fields["ticket"].string_value
         capture = self._cache.record(self._ticket)
         if capture is None:
-            return NOTHING
+            return _END
         self._capture = capture
         head = read_headers(message.response_headers)
         status = head.one(":status")
-        if not capture.head(int(status) if status.isdigit() else 0, head.fields) or head.end_of_stream:
-            return self._ended(capture, whole=True)
-        return NOTHING
+        if not capture.head(int(status) if status.isdigit() else 0, head.fields):
+            return self._no_more(capture)
+        return self._ended(capture, whole=True) if head.end_of_stream else NOTHING
+
+    def _no_more(self, capture: Capture) -> Step | Awaitable[Step]:
+        """It will not be kept: nobody need wait for its end, and the rest need not be copied."""
+        step = self._ended(capture, whole=True)
+        return _END if step is NOTHING else step
 
     def _ended(self, capture: Capture, *, whole: bool) -> Step | Awaitable[Step]:
         self._capture = None

@@ -283,6 +283,17 @@ def test_too_large_an_answer(cache: Caching, stream: bool) -> None:
     assert not cache.has(text, model="small", fields=fields)
 
 
+@pytest.mark.parametrize("fake", ["chunks=20000", "status=400,size=5000000", "finish=content_filter,chunks=20000"])
+def test_what_is_not_kept_reaches_its_client_whole(cache: Caching, fake: str) -> None:
+    fields = {"stream": True}
+    expected = cache.ask(new_text(), model="plain", fields=fields, fake=fake)
+    for model in ("cached", "small"):
+        answer = cache.ask(new_text(), model=model, fields=fields, fake=fake)
+        assert answer.status == expected.status
+        assert abs(len(answer.body) - len(expected.body)) < len(expected.body) / 10  # ids and names differ
+        assert answer.body[-20:] == expected.body[-20:]
+
+
 def test_a_client_that_leaves(cache: Caching) -> None:
     text, before = new_text(), cache.outcomes("cut")
     response = cache.stream(text, fake="chunks=500,chunk_delay_ms=20")
