@@ -40,7 +40,7 @@ def test_a_miss_then_a_hit(cache: Caching) -> None:
     assert len(cache.provider.requests) == 1
 
 
-def test_the_age_grows_and_the_answer_ends(cache: Caching) -> None:
+def test_an_answer_ends_with_its_ttl(cache: Caching) -> None:
     text = new_text()
     cache.ask_and_keep(text, model="brief")
     cache.gateway.wait_for(lambda: not cache.has(text, model="brief"))
