@@ -194,7 +194,7 @@ def _cpu_rows(cpu: dict[str, list[dict[str, float]]]) -> list[tuple[str, ...]]:
         reached = ("yes" if share.median <= 1.15 else "NO") if model == "failing" else "-"
         rows.append(
             (
-                f"CPU per request, {words}",
+                f"CPU per request at {_CPU_RATE:g}/s, {words}",
                 f"Python {python:.0f} us ({share:.2f}), Envoy {envoy:.0f} us",
                 figure,
                 reached,
@@ -258,7 +258,7 @@ async def _many_streams(gateway: _Gateway, streams: int, *, kill: bool) -> tuple
     """Paced streams at once, straight from the providers and through the gateway; one provider killed in the middle."""
     direct = await _gaps(gateway, gateway.direct("good", chunks=_CHUNKS, delay=_CHUNK_MS), streams)
     if kill:
-        asyncio.get_running_loop().call_later(1.0 + streams / 1000, gateway.providers["a"].kill)
+        asyncio.get_running_loop().call_later(0.8, gateway.providers["a"].kill)
     through = await _gaps(gateway, [gateway.target("streams", stream=True, chunks=_CHUNKS, delay=_CHUNK_MS)], streams)
     added = through.p99 - direct.p99
     words = f"{streams} streams at once, {_CHUNK_MS} ms between chunks{', one provider killed' if kill else ''}"

@@ -68,10 +68,10 @@ async def test_what_has_ended_leaves_the_indexes(shared: RedisStore, under: Name
     began = time.monotonic()
     while True:
         await shared.put(new, b"v", 60, ["t"])
-        if look.zrange(under.index("t", new), 0, -1) == [new]:
+        # In a cluster the two are on different servers, each with its own clock.
+        if all(look.zrange(under.index(tag, new), 0, -1) == [new] for tag in ("t", None)):
             break
         assert time.monotonic() - began < 10
-    assert look.zrange(under.index(None, new), 0, -1) == [new]
 
 
 async def test_a_purge_leaves_names_so_that_a_put_it_came_between_is_found(shared: RedisStore, under: Names) -> None:
