@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-import yaml
 from rich.console import Console
 
 from bench.arms import spawn_redis
 from bench.cpu import Account, python_us
-from bench.gateway import base
+from bench.gateway import Running, base, chat_request, spawn_provider
 from bench.loadgen import Target, closed, paced
 from bench.machine import machine
-from bench.processes import FLOATING, Processes, free_port
+from bench.processes import FLOATING, Processes
 from bench.report import envoy_us, publish
 from bench.sheet import Sheet, Spread
 from bench.suite import Options
-from bench.workloads import KEY, PROMPT
+from bench.workloads import PROMPT
 
 _CONNECTIONS = 32
 _RATE = 200.0
@@ -37,10 +33,7 @@ class _Gateway:
     def __init__(self, *, redis: bool = False) -> None:
         self.processes = Processes()
         store = spawn_redis(self.processes, FLOATING)[0] if redis else "memory://"
-        self.port, self.admin, upstream = free_port(), free_port(), free_port()
-        command = [sys.executable, "-m", "headgate", "fake-provider", "--port", str(upstream), "--no-record"]
-        self.processes.spawn(command)
-        self.processes.until_listening(upstream)
+        upstream, _ = spawn_provider(self.processes)
         config = base(upstream)
         cache = {"max_temperature": None, "max_answer": "4MiB"}
         config["models"] = {
@@ -48,19 +41,8 @@ class _Gateway:
             "cached": {"targets": [{"provider": "fake", "model": "good"}], "cache": cache},
             "large": {"targets": [{"provider": "fake", "model": "fake:size=100000"}], "cache": cache},
         }
-        config.update(listen=f"127.0.0.1:{self.port}", admin=f"127.0.0.1:{self.admin}")
-        config.update(cache={"store": store}, log={"requests": False, "level": "error"})
-        path = self.processes.folder / "headgate.yaml"
-        path.write_text(yaml.safe_dump(config))
-        up = self.processes.spawn([sys.executable, "-m", "headgate", "up", "-c", str(path)])
-        self.processes.until_ok(f"http://127.0.0.1:{self.admin}/readyz")
-        children = up.children(recursive=True)
-        self._envoy = next(one for one in children if "bootstrap.json" in " ".join(one.cmdline()))
-        self._sidecar = next(one for one in children if " serve " in " ".join(one.cmdline()))
-
-    @property
-    def roles(self) -> dict[str, psutil.Process]:
-        return {"envoy": self._envoy, "python": self._sidecar}
+        running = Running(self.processes, {**config, "cache": {"store": store}})
+        self.port, self.roles = running.port, running.roles
 
     def target(self, model: str, *, bodies: int = 1, first: int = 0, size: int = 0, stream: bool = False) -> Target:
         """Requests for `model`, `bodies` different ones from number `first` on; `size` pads the answer."""
@@ -77,12 +59,7 @@ class _Gateway:
         if stream:
             body.update(stream=True, stream_options={"include_usage": True})
         fake = f"size={size or 2048}" if not stream else f"chunks={_CHUNKS},chunk_delay_ms={_CHUNK_MS}"
-        raw = json.dumps(body).encode()
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
-            f"x-fake: {fake}\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
-        )
-        return head.encode() + raw
+        return chat_request(body, fake)
 
 
 def main(options: Options, folder: Path, console: Console) -> bool:

@@ -7,30 +7,26 @@ every request has exactly one failed attempt.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-import yaml
 from rich.console import Console
 from rich.progress import track
 
 from bench.cpu import Account, python_us
-from bench.gateway import base
+from bench.gateway import Running, base, chat_request, spawn_provider
 from bench.loadgen import Target, closed, paced
 from bench.machine import machine
-from bench.processes import Processes, free_port
+from bench.processes import Processes
 from bench.report import envoy_us, publish
 from bench.sheet import Sheet, Spread
 from bench.suite import Options
-from bench.workloads import KEY, PROMPT
+from bench.workloads import PROMPT
 
 _CONNECTIONS = 32
 _RATE = 100.0
@@ -78,28 +74,11 @@ class _Gateway:
 
     def __init__(self) -> None:
         self.processes = Processes()
-        self.port, self.admin = free_port(), free_port()
-        self.providers: dict[str, psutil.Process] = {}
-        ports = self._ports = {name: free_port() for name in _PROVIDERS}
-        for name, port in ports.items():
-            command = [sys.executable, "-m", "headgate", "fake-provider", "--port", str(port), "--no-record"]
-            self.providers[name] = self.processes.spawn(command)
-        for port in ports.values():
-            self.processes.until_listening(port)
-        path = self.processes.folder / "headgate.yaml"
-        config = {**_config(ports), "listen": f"127.0.0.1:{self.port}", "admin": f"127.0.0.1:{self.admin}"}
-        config["max_body"] = "32MiB"
-        config["log"] = {"requests": False, "level": "error"}
-        path.write_text(yaml.safe_dump(config))
-        up = self.processes.spawn([sys.executable, "-m", "headgate", "up", "-c", str(path)])
-        self.processes.until_ok(f"http://127.0.0.1:{self.admin}/readyz")
-        children = up.children(recursive=True)
-        self.envoy = next(one for one in children if "bootstrap.json" in " ".join(one.cmdline()))
-        self.sidecar = next(one for one in children if " serve " in " ".join(one.cmdline()))
-
-    @property
-    def roles(self) -> dict[str, psutil.Process]:
-        return {"envoy": self.envoy, "python": self.sidecar}
+        started = {name: spawn_provider(self.processes) for name in _PROVIDERS}
+        self.providers = {name: process for name, (_, process) in started.items()}
+        self._ports = {name: port for name, (port, _) in started.items()}
+        running = Running(self.processes, {**_config(self._ports), "max_body": "32MiB"})
+        self.port, self.roles = running.port, running.roles
 
     def direct(self, model: str, *, chunks: int, delay: int) -> list[Target]:
         """The same streams from each provider, with nothing between."""
@@ -111,13 +90,8 @@ class _Gateway:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": PROMPT + "x" * pad}]}
         if stream:
             body.update(stream=True, stream_options={"include_usage": True})
-        raw = json.dumps(body).encode()
         fake = f"chunks={chunks},chunk_delay_ms={delay}" if stream else ""
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
-            f"x-fake: {fake}\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
-        )
-        return Target("127.0.0.1", self.port, (head.encode() + raw,), chunks + 4 if stream else 0)
+        return Target("127.0.0.1", self.port, (chat_request(body, fake),), chunks + 4 if stream else 0)
 
 
 def main(options: Options, folder: Path, console: Console) -> bool:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import Any
 
-from bench.workloads import MODEL, digest, key
+import psutil
+import yaml
+
+from bench.processes import Processes, free_port
+from bench.workloads import KEY, MODEL, digest, key
 from sidecar.settings import merge
 
 Config = dict[str, Any]
@@ -27,3 +33,37 @@ def base(upstream_port: int, *, keys: int = 1, **overlay: Any) -> Config:
 def native(enforce: str) -> Config:
     """The native engine, with limits enforced so (`envoy` or `in_process`)."""
     return {"engine": "native", "limits": {"enforce": enforce}}
+
+
+class Running:
+    """A gateway as a user runs it (`headgate up`), with `config` and ports of its own. `roles` are its processes."""
+
+    def __init__(self, processes: Processes, config: Config) -> None:
+        self.port, admin = free_port(), free_port()
+        whole = {**config, "listen": f"127.0.0.1:{self.port}", "admin": f"127.0.0.1:{admin}"}
+        path = processes.folder / "headgate.yaml"
+        path.write_text(yaml.safe_dump({**whole, "log": {"requests": False, "level": "error"}}))
+        up = processes.spawn([sys.executable, "-m", "headgate", "up", "-c", str(path)])
+        processes.until_ok(f"http://127.0.0.1:{admin}/readyz")
+        commands = {child: " ".join(child.cmdline()) for child in up.children(recursive=True)}
+        envoy = next(child for child, command in commands.items() if "bootstrap.json" in command)
+        sidecar = next(child for child, command in commands.items() if " serve " in command)
+        self.roles: dict[str, psutil.Process] = {"envoy": envoy, "python": sidecar}
+
+
+def spawn_provider(processes: Processes) -> tuple[int, psutil.Process]:
+    """A fake provider that remembers nothing: its port and its process."""
+    port = free_port()
+    process = processes.spawn([sys.executable, "-m", "headgate", "fake-provider", "--port", str(port), "--no-record"])
+    processes.until_listening(port)
+    return port, process
+
+
+def chat_request(body: dict[str, Any], fake: str) -> bytes:
+    """A chat request with the first gateway key, as bytes; `fake` is what the provider is to do."""
+    raw = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        f"x-fake: {fake}\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
+    )
+    return head.encode() + raw
