@@ -23,7 +23,7 @@ from ratelimit.storage.across import Share, decide
 from ratelimit.storage.base import Action, Count, Operation, are_shaped
 from sidecar.errors import StoreError
 from sidecar.redis import Client, LinkState, again, code, hash_tag, pack, store_error
-from sidecar.redis.request import Command
+from sidecar.redis.request import Command, replies
 
 _FORGET_AT_ONCE = 100  # keys
 _WORDS = {action: action.value for action in Action}  # an enum's own way to its value takes ten times as long
@@ -87,20 +87,13 @@ class RedisStore:
         Many go in one round trip. What is large is freed by Redis in the background.
         """
         for start in range(0, len(keys), _FORGET_AT_ONCE):
-            commands: list[Command] = []
-            try:
-                for key in keys[start : start + _FORGET_AT_ONCE]:
-                    command = Command("UNLINK", key)
-                    command.key = key
-                    self._client.send(command)
-                    commands.append(command)
-            finally:
-                outcomes = await asyncio.gather(*commands, return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, ReplyError):
-                    raise store_error(outcome)
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            await replies(self._unlink(key) for key in keys[start : start + _FORGET_AT_ONCE])
+
+    def _unlink(self, key: str) -> Command:
+        command = Command("UNLINK", key)
+        command.key = key
+        self._client.send(command)
+        return command
 
     async def ping(self) -> None:
         """Raise `StoreError` when Redis does not answer."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from hiredis import ReplyError, pack_command
 
 from sidecar.errors import StoreError
-from sidecar.redis.errors import again
+from sidecar.redis.errors import again, store_error
 
 
 def pack(*command: str | int | bytes) -> bytes:
@@ -58,3 +59,21 @@ class Command(asyncio.Future[Any]):
         """The failure, unless nobody waits any more."""
         if not self.done():
             self.set_exception(again(error))
+
+
+async def replies(commands: Iterable[Command]) -> list[Any]:
+    """The replies to all of `commands`, which are sent as they are taken.
+
+    Raises `StoreError` when one fails, after every one has had its say.
+    """
+    sent: list[Command] = []
+    try:
+        sent.extend(commands)
+    finally:
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, ReplyError):
+            raise store_error(outcome)
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes

@@ -17,7 +17,7 @@ take about 100 bytes for each tag until their time is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hiredis import ReplyError
@@ -27,7 +27,7 @@ from extproc.cache.store.names import Names
 from extproc.cache.store.script import answer, milliseconds, read, run, send
 from sidecar.errors import StoreError
 from sidecar.redis import Client, again, pack, store_error
-from sidecar.redis.request import Command
+from sidecar.redis.request import replies
 
 _NOTE, _LAND = read("note"), read("land")
 _AT_ONCE = 500  # keys in one step of a purge
@@ -59,7 +59,7 @@ class RedisStore:
             return False
         life, names = milliseconds(ttl_seconds), self._names
         indexes = [names.index(tag, key) for tag in dict.fromkeys((None, *tags))]
-        await _all(run(self._client, _NOTE, [index], key, life) for index in indexes)
+        await replies(run(self._client, _NOTE, [index], key, life) for index in indexes)
         place = names.value(key)
         if token is None:
             await answer(send(self._client, place, "SET", place, value, "PX", life))
@@ -100,7 +100,7 @@ class RedisStore:
 
     async def _unlink(self, keys: Sequence[bytes]) -> int:
         places = [self._names.value(key) for key in keys]
-        return sum(await _all(send(self._client, place, "UNLINK", place) for place in places))
+        return sum(await replies(send(self._client, place, "UNLINK", place) for place in places))
 
 
 class _Get(asyncio.Future[bytes | None]):
@@ -132,18 +132,3 @@ class _Get(asyncio.Future[bytes | None]):
         """Nobody is left waiting."""
         if not self.done():
             self.set_exception(again(error))
-
-
-async def _all(requests: Iterable[Command]) -> list[Any]:
-    """Send all, and have all replies. Raises `StoreError` when one fails, after every one has had its say."""
-    sent: list[Command] = []
-    try:
-        sent.extend(requests)
-    finally:
-        outcomes = await asyncio.gather(*sent, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, ReplyError):
-            raise store_error(outcome)
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return outcomes
