@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +24,6 @@ from extproc.balance.health import Health
 from extproc.balance.neighbours import Neighbours
 from extproc.balance.shared import Shared
 from extproc.limits import Limits
-from extproc.policy import Policy
-from extproc.policy import build as build_policy
 from extproc.processor import Processor
 from extproc.server import Patience, external_processor
 from headgate import __version__
@@ -34,15 +31,15 @@ from headgate.admin import AdminServer, AdminSources, Dependency
 from headgate.caching import Caching
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.health_checks import HealthChecks
-from headgate.limits import build_rules, present
+from headgate.limits import present
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.reporting import Reporter
 from headgate.settings import Settings, load_settings, open_services, pinned
+from headgate.snapshot import build_snapshot
 from headgate.target_watch import TargetWatch
 from headgate.worker_reports import WorkerReport
 from ratelimit.limiter import Limiter
-from ratelimit.rules import RuleSet
 from ratelimit.server import rate_limit_service
 from ratelimit.storage import MEMORY, open_store
 from sidecar.errors import ConfigError, StoreError
@@ -58,22 +55,6 @@ _BODY_HEADROOM = 1 << 20
 _PING_SECONDS = 0.5
 
 Only = Literal["extproc", "ratelimit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that a configuration decides, built together and swapped together."""
-
-    settings: Settings
-    policy: Policy
-    rules: RuleSet
-    version: str
-
-
-def build_snapshot(settings: Settings, version: str) -> Snapshot:
-    """The snapshot of checked settings."""
-    policy = build_policy(settings, max_body_bytes=settings.max_body, created=int(time.time()))
-    return Snapshot(settings, policy, build_rules(settings), version)
 
 
 def server_options(settings: Settings) -> ServerOptions:
