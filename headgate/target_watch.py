@@ -51,7 +51,6 @@ class TargetWatch:
         self._known: Mapping[str, Target] = {}
         self._routes: Mapping[str, Model] = {}
         self._generations: deque[tuple[Mapping[str, Target], Mapping[str, Model]]] = deque(maxlen=_GENERATIONS)
-        self._states: dict[str, State] = {}
         self._worker: int | None = None
         self._neighbours: Neighbours | None = None
         self._boards: list[Board] = []

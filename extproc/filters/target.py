@@ -41,7 +41,7 @@ def _fitting(exchange: Exchange, order: tuple[int, ...]) -> tuple[int, ...]:
     """The targets that can serve this request: the client's own key is for one provider and no other may see it."""
     model, provider, operation = exchange.model, exchange.own_provider, exchange.operation
     assert model is not None
-    every = [model.targets[index] for index in range(len(model.targets))]
+    every = model.targets
     ordered = dict.fromkeys((*order, *range(len(every))))
     kept = [index for index in ordered if not provider or every[index].provider == provider]
     if not kept:
