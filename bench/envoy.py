@@ -11,7 +11,7 @@ import psutil
 from bench.processes import Placement, Processes
 from headgate.render.clusters import service
 from headgate.render.values import Json, address, typed
-from headgate.up.supervisor import envoy_binary
+from headgate.up.envoy import envoy_binary
 
 UPSTREAM = "upstream"
 

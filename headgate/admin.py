@@ -1,4 +1,7 @@
-"""The admin port: health, readiness, metrics, status. Never the data plane, and nothing secret."""
+"""The admin port: health, readiness, metrics, status. Never the data plane, and nothing secret.
+
+`probes` is a second address for whoever may look but not touch: health, readiness and metrics alone.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from headgate.caching import Purged
-from headgate.settings import split_address
+from headgate.settings import Settings, split_address
 from sidecar import unix_socket
 from sidecar.errors import ConfigError, Problem
 
@@ -38,11 +41,12 @@ class AdminSources:
 
 
 class AdminServer:
-    """Serves the admin endpoints on one address."""
+    """Serves the admin endpoints on one address, or with `probes` only what changes and tells nothing of the users."""
 
-    def __init__(self, address: str, sources: AdminSources) -> None:
+    def __init__(self, address: str, sources: AdminSources, *, probes: bool = False) -> None:
         self._address = address
         self._sources = sources
+        self._probes = probes
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -51,11 +55,12 @@ class AdminServer:
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/status", self._status)
-        application.router.add_get("/cache", self._cache)
-        application.router.add_post("/cache/purge", self._purge)
-        if self._sources.report is not None:
-            application.router.add_get("/report", self._report)
+        if not self._probes:
+            application.router.add_get("/status", self._status)
+            application.router.add_get("/cache", self._cache)
+            application.router.add_post("/cache/purge", self._purge)
+            if self._sources.report is not None:
+                application.router.add_get("/report", self._report)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
         await self._runner.setup()
         try:
@@ -65,7 +70,7 @@ class AdminServer:
             raise ConfigError(
                 [
                     Problem(
-                        "admin",
+                        "probes" if self._probes else "admin",
                         "",
                         f"cannot bind {self._address}: {error.strerror or error}",
                         "free it or choose another address",
@@ -119,6 +124,12 @@ class AdminServer:
     async def _report(self, _request: web.Request) -> web.Response:
         assert self._sources.report is not None
         return web.Response(body=await self._sources.report(), content_type="application/json")
+
+
+def admin_servers(settings: Settings, sources: AdminSources) -> list[AdminServer]:
+    """The admin port, and the one for probes where there is one."""
+    found = [AdminServer(settings.admin, sources)]
+    return [*found, AdminServer(settings.probes, sources, probes=True)] if settings.probes else found
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

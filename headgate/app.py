@@ -27,7 +27,7 @@ from extproc.limits import Limits
 from extproc.processor import Processor
 from extproc.server import Patience, external_processor
 from headgate import __version__
-from headgate.admin import AdminServer, AdminSources, Dependency
+from headgate.admin import AdminServer, AdminSources, Dependency, admin_servers
 from headgate.caching import Caching
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.health_checks import HealthChecks
@@ -150,16 +150,17 @@ class Sidecar:
                 [service], listen=listen, engine=settings.engine, options=server_options(settings)
             )
         self._envoy = EnvoyAdmin(layout.envoy_admin) if manages_envoy else None
-        self._admin = AdminServer(
-            settings.admin if worker is None else layout.worker_admin(worker),
-            AdminSources(
-                self._dependencies,
-                self._exposition,
-                self._status,
-                self._report,
-                self._caching.purge if self._caching is not None else None,
-            ),
+        sources = AdminSources(
+            self._dependencies,
+            self._exposition,
+            self._status,
+            self._report,
+            self._caching.purge if self._caching is not None else None,
         )
+        if worker is None:
+            self._admin = admin_servers(settings, sources)
+        else:
+            self._admin = [AdminServer(layout.worker_admin(worker), sources)]
 
     def _share(self, health: Health, settings: Settings) -> None:
         """Who else is to know what becomes of targets: replicas over Redis, the other workers by their sockets."""
@@ -205,7 +206,8 @@ class Sidecar:
         try:
             for server in self._servers.values():
                 await server.start()
-            await self._admin.start()
+            for admin in self._admin:
+                await admin.start()
         except ConfigError:
             await self.stop()
             raise
@@ -237,7 +239,7 @@ class Sidecar:
         await self._targets.close()
         grace = self._current.get().settings.drain_timeout
         await asyncio.gather(*(server.stop(grace) for server in self._servers.values()))
-        await self._admin.stop()
+        await asyncio.gather(*(admin.stop() for admin in self._admin))
         if self._store is not None:
             await self._store.close()
         if self._caching is not None:

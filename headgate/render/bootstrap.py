@@ -9,6 +9,7 @@ from headgate.render.layout import ROUTES, Layout, provider_secret
 from headgate.render.listener import listener
 from headgate.render.routes import routes
 from headgate.render.secrets import SECRET_TYPE, secret, service_secrets, tls_secret
+from headgate.render.stats import envoy_admin_cluster, stats_listener
 from headgate.render.values import Json, address, discovery
 from headgate.settings import Settings
 
@@ -86,6 +87,8 @@ def cluster_file(settings: Settings, layout: Layout, credentials: dict[str, str]
         with_secrets=credentials,
         secret_source=lambda name: {"sds_config": discovery(str(layout.secret(name)))},
     )
+    if settings.envoy.stats:
+        clusters.append(envoy_admin_cluster({"pipe": {"path": str(layout.envoy_admin)}}))
     return _resources(version, _CLUSTER_TYPE, clusters)
 
 
@@ -98,7 +101,10 @@ def listener_file(settings: Settings, layout: Layout, version: str) -> Json:
     """The LDS file."""
     rds = {"rds": {"route_config_name": ROUTES, "config_source": discovery(str(layout.routes))}}
     certificate = {"sds_config": discovery(str(layout.secret("listener")))} if settings.tls else None
-    return _resources(version, _LISTENER_TYPE, [listener(settings, route_source=rds, certificate_source=certificate)])
+    listeners = [listener(settings, route_source=rds, certificate_source=certificate)]
+    if settings.envoy.stats:
+        listeners.append(stats_listener(settings.envoy.stats))
+    return _resources(version, _LISTENER_TYPE, listeners)
 
 
 def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, str], *, admin: str) -> Json:
@@ -113,16 +119,20 @@ def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, 
                     settings,
                     route_source={"route_config": routes(settings, policy)},
                     certificate_source={} if certificate is not None else None,
-                )
+                ),
+                *([stats_listener(settings.envoy.stats)] if settings.envoy.stats else []),
             ],
-            "clusters": all_clusters(
-                settings,
-                extproc=layout.extprocs(settings),
-                ratelimit=layout.ratelimits(settings),
-                policy=policy,
-                with_secrets=credentials,
-                secret_source=lambda _name: {},
-            ),
+            "clusters": [
+                *all_clusters(
+                    settings,
+                    extproc=layout.extprocs(settings),
+                    ratelimit=layout.ratelimits(settings),
+                    policy=policy,
+                    with_secrets=credentials,
+                    secret_source=lambda _name: {},
+                ),
+                *([envoy_admin_cluster(address(admin))] if settings.envoy.stats else []),
+            ],
             "secrets": [
                 *(secret(name, value) for name, value in credentials.items()),
                 *([certificate] if certificate is not None else []),

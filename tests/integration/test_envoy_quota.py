@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from headgate.up.supervisor import envoy_binary
+from headgate.up.envoy import envoy_binary
 from ratelimit.operator import Operator
 from ratelimit.quota.server import quota_service
 from ratelimit.settings import RuleFile, build

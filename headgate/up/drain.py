@@ -1,0 +1,42 @@
+"""Taking an Envoy out of service without cutting anybody off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from headgate.envoy_admin import EnvoyAdmin
+
+_POLL_SECONDS = 0.05
+
+
+async def drain(
+    admin: EnvoyAdmin,
+    *,
+    delay: float,
+    timeout: float,  # noqa: ASYNC109  # of the requests, not of this call
+    hurry: asyncio.Event,
+    waits: Callable[[int], None] = lambda _open: None,
+) -> int | None:
+    """Fail Envoy's health check, wait `delay` seconds, then for open requests, at most `timeout` seconds in all.
+
+    During the delay whoever sends requests here may learn that he should not: they are still served. `hurry` ends all
+    waiting; `waits` is told once how many requests are waited for. Returns how many were still open: 0 is a clean end,
+    None means that Envoy no longer answers.
+    """
+    deadline = time.monotonic() + timeout
+    await admin.post("/healthcheck/fail")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(hurry.wait(), min(delay, timeout))
+    await admin.post("/drain_listeners?graceful")
+    told = False
+    while True:
+        active = await admin.active_requests()
+        if not active or hurry.is_set() or time.monotonic() >= deadline:
+            return active
+        if not told:
+            told = True
+            waits(active)
+        await asyncio.sleep(_POLL_SECONDS)
