@@ -302,7 +302,7 @@ class Sidecar:
         self.metrics.reload_time.set(time.time())
 
     async def _reload_on_change(self) -> None:
-        async for _ in changes(self._path, self._stopping):
+        async for _ in changes(self._path, self._stopping, self._current.get().version):
             self.reload()
 
     async def _dependencies(self) -> Mapping[str, Dependency]:

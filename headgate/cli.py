@@ -113,7 +113,8 @@ def up(
             with _out.status("reading the configuration"):
                 configuration = read(path, os.environ)
                 logs.configure(configuration.settings.log.level, configuration.settings.log.format)
-                for name in ("listen", "admin"):
+                # Another container's Envoy may have its address already, and should.
+                for name in ("listen", "admin") if configuration.settings.envoy.start else ("admin",):
                     check_free(name, getattr(configuration.settings, name))
             _step(f"configuration {path} checked ({configuration.version})")
             asyncio.run(_up(configuration, fake_port))

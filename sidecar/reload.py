@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from watchfiles import awatch
 
 T = TypeVar("T")
+_LOOK_MS = 2000
 
 
 class Current(Generic[T]):
@@ -38,14 +39,17 @@ def fingerprint(path: Path) -> str:
         return ""
 
 
-async def changes(path: Path, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Yields whenever the content of the file has changed, until `stop` is set.
+async def changes(path: Path, stop: asyncio.Event, seen: str) -> AsyncIterator[None]:
+    """Yields whenever the content of the file has changed, until `stop` is set. `seen` is its fingerprint when read.
 
     The folder is watched, not the file, so that editors that replace it and Kubernetes' ConfigMap symlink
-    swaps are seen; the content decides whether anything changed.
+    swaps are seen; the content decides whether anything changed. It is looked at every few seconds besides: what
+    changes before the watch stands, or where the system tells nothing of it, is found a little later.
     """
-    seen = fingerprint(path)
-    async for _ in awatch(path.absolute().parent, stop_event=stop, recursive=False, step=50, debounce=200):
+    folder = path.absolute().parent
+    async for _ in awatch(
+        folder, stop_event=stop, recursive=False, step=50, debounce=200, rust_timeout=_LOOK_MS, yield_on_timeout=True
+    ):
         now = fingerprint(path)
         if now and now != seen:
             seen = now

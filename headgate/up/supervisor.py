@@ -123,6 +123,7 @@ class Supervisor:
         self._envoy: Child | None = None
         if settings.envoy.start:
             self._envoy = Child("envoy", EnvoyStart.of(settings).command(self.layout))
+        self._listens = False  # whether the sidecar has come up, and so takes signals
         self._rejected = "0"  # listeners that Envoy had refused before we came
 
     def _render(self, configuration: Configuration) -> Rendered:
@@ -165,6 +166,7 @@ class Supervisor:
         self._announce("starting the sidecar (ext_proc, rate limit, admin)")
         await self._sidecar.start()
         await self._until("the sidecar", self._sidecar, self._sidecar_ready)
+        self._listens = True
         if self._envoy is not None:
             self._announce("starting Envoy")
             await self._envoy.start()
@@ -244,7 +246,7 @@ class Supervisor:
             _log.error("envoy_update_failed", reason=str(error))
 
     async def _watch_file(self) -> None:
-        async for _ in changes(self._configuration.path, self._stopping):
+        async for _ in changes(self._configuration.path, self._stopping, self._configuration.version):
             self._reload.set()
 
     async def _watch_keys(self) -> None:
@@ -310,12 +312,13 @@ class Supervisor:
 
     async def _stop(self) -> None:
         self._stopping.set()
-        if self._envoy is None or self._envoy.pid is not None:
+        if self._listens:
             self._sidecar.signal(signal.SIGUSR1)
-            await self._drain_envoy()
+            if self._envoy is None or self._envoy.pid is not None:
+                await self._drain_envoy()
         if self._envoy is not None:
             await self._envoy.stop(_STOP_SECONDS)
-        else:
+        elif self._listens:
             await self._until_left()
         await self._sidecar.stop(_STOP_SECONDS)
         await self._admin.close()

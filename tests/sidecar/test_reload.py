@@ -21,7 +21,7 @@ def test_fingerprint_of_nothing(tmp_path: Path) -> None:
 
 async def _next_change(path: Path, action: object) -> bool:
     stop = asyncio.Event()
-    watcher = changes(path, stop)
+    watcher = changes(path, stop, fingerprint(path))
     waiting = asyncio.ensure_future(anext(watcher))
     await asyncio.sleep(0.3)
     action()  # type: ignore[operator]
@@ -56,6 +56,16 @@ async def test_a_rewrite_a_move_and_a_symlink_swap_are_seen(tmp_path: Path) -> N
         (volume / "..data_tmp").replace(volume / "..data")
 
     assert await _next_change(volume / "c.yaml", swap)
+
+
+async def test_what_has_changed_before_the_watch_stands_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("1")
+    read = fingerprint(path)
+    path.write_text("2")
+    stop = asyncio.Event()
+    async with asyncio.timeout(10):
+        await anext(changes(path, stop, read))
 
 
 async def test_the_same_content_is_no_change(tmp_path: Path) -> None:
