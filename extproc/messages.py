@@ -22,6 +22,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ImmediateResponse,
     ProcessingRequest,
     ProcessingResponse,
+    StreamedBodyResponse,
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.protobuf.struct_pb2 import Struct
@@ -50,6 +51,10 @@ _BODY_MUTATION = number(CommonResponse, "body_mutation")
 _BODY = number(BodyMutation, "body")
 _SET_HEADERS = number(HeaderMutation, "set_headers")
 ORDER_METADATA = "headgate.order"
+# ProcessingResponse.streamed_immediate_response, which the generated messages do not know yet: it holds HttpHeaders
+# (1), then StreamedBodyResponses (2).
+_STREAMED, _STREAMED_HEAD, _STREAMED_BODY = 11, 1, 2
+_LAST_PIECE = bytes(StreamedBodyResponse(end_of_stream=True).SerializeToString())
 _LONGEST_KEPT = 512  # bytes of the values in a mutation that is remembered
 _FRESH_ROUTE = CommonResponse(clear_route_cache=True).SerializeToString()
 
@@ -167,6 +172,20 @@ def write_reply(reply: Reply, facts: Facts) -> Encoded:
     immediate.headers.MergeFromString(_mutation(reply.headers))
     message = ProcessingResponse(immediate_response=immediate)
     return Encoded(message.SerializeToString() + _metadata(facts))
+
+
+def write_head(reply: Reply) -> Encoded:
+    """The beginning of a reply that comes in pieces (`write_piece`). Only in reply to a request's headers."""
+    head = HttpHeaders()
+    for name, value in ((":status", str(reply.status)), *reply.headers):
+        head.headers.headers.add(key=name, raw_value=value.encode())
+    return Encoded(piece(_STREAMED, piece(_STREAMED_HEAD, head.SerializeToString())))
+
+
+def write_piece(body: bytes, *, ends: bool) -> Encoded:
+    """The next bytes of a reply that has begun; `ends`: the last ones."""
+    inner = piece(_HTTP_BODY, body) + (_LAST_PIECE if ends else b"")
+    return Encoded(piece(_STREAMED, piece(_STREAMED_BODY, inner)))
 
 
 def write_forward(forward: Forward, facts: Facts, *, on_headers: bool = False) -> Encoded:

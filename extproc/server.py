@@ -20,8 +20,10 @@ from extproc.cache.question import Question
 from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
 from extproc.filters.ask_cache import NOT_CACHED
 from extproc.limits import Limits, Verdict
-from extproc.processor import METADATA, USAGE_METADATA, Processor, describe, for_envoy
+from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, describe, for_envoy
 from extproc.recorder import Recorder
+from extproc.replayer import TICKET, Replayer, Replays
+from extproc.targets import REPLAYED
 from sidecar import rpc
 from sidecar.errors import RpcError, StatusCode
 from sidecar.protowire import Encoded
@@ -29,7 +31,8 @@ from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _NEED_BODY = Step((messages.NEED_BODY,))
-PURPOSE_HEADER, TO_RECORD = "x-headgate-purpose", "record"  # what a stream of Envoy's is for, when not a decision
+PURPOSE_HEADER = "x-headgate-purpose"  # what a stream of Envoy's is for, when not a decision
+TO_RECORD, TO_REPLAY = "record", "replay"
 WORKER = "worker"  # metadata: which of several has decided
 _NO_FACTS: Mapping[str, MetadataValue] = {}
 
@@ -64,8 +67,8 @@ class _Stream:
     """One request's stream."""
 
     __slots__ = (
-        "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_patience", "_processor", "_seconds",
-        "_signature",
+        "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_patience", "_processor", "_replays",
+        "_seconds", "_signature",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +81,7 @@ class _Stream:
         cache: Cache | None,
         hit_limits: Limits | None,
         patience: Patience | None,
+        replays: Replays | None,
     ) -> None:
         self._processor = processor
         self._clock = clock
@@ -87,6 +91,7 @@ class _Stream:
         self._cache = cache
         self._hit_limits = hit_limits
         self._patience = patience
+        self._replays = replays
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
@@ -157,14 +162,33 @@ class _Stream:
         kept = self._cache.reply(outcome)
         exchange.forget_body()
         if self._hit_limits is None or exchange.key is None or not exchange.key.limited:
-            return self._reply(exchange, kept, started)
+            return self._hit(exchange, outcome, kept, started)
         verdict = self._hit_limits.ask(exchange, free=True)
         if isinstance(verdict, Verdict):
-            return self._reply(exchange, verdict.reply or kept, started)
-        return self._hit_later(exchange, kept, verdict, started)
+            return self._hit_limited(exchange, outcome, kept, verdict, started)
+        return self._hit_later(exchange, outcome, kept, verdict, started)
 
-    async def _hit_later(self, exchange: Exchange, kept: Reply, waiting: Awaitable[Verdict], started: float) -> Step:
-        return self._reply(exchange, (await waiting).reply or kept, started)
+    async def _hit_later(
+        self, exchange: Exchange, found: Found, kept: Reply, waiting: Awaitable[Verdict], started: float
+    ) -> Step:
+        return self._hit_limited(exchange, found, kept, await waiting, started)
+
+    def _hit_limited(self, exchange: Exchange, found: Found, kept: Reply, verdict: Verdict, started: float) -> Step:
+        if verdict.reply is not None:
+            return self._reply(exchange, verdict.reply, started)
+        return self._hit(exchange, found, kept, started)
+
+    def _hit(self, exchange: Exchange, found: Found, kept: Reply, started: float) -> Step:
+        rules = exchange.question.rules if exchange.question is not None else None
+        if self._replays is None or rules is None or rules.replay != "paced" or not found.entry.is_stream:
+            return self._reply(exchange, kept, started)
+        ticket = self._replays.hold(kept, rules.events_per_second)
+        if not ticket:
+            return self._reply(exchange, kept, started)
+        facts = self._measured(describe(exchange), str(kept.status), started)
+        route = (ROUTE_HEADER, f"{REPLAYED}{self._replays.worker}")
+        way = Forward((route,), ("authorization",), None, {**facts, CACHE_METADATA: {TICKET: ticket}})
+        return Step((messages.write_forward(way, way.metadata),), done=True)
 
     def _go_on(self, exchange: Exchange, missed: Missed, started: float) -> Step | Awaitable[Step]:
         if exchange.question is not None and exchange.question.only_if_cached:
@@ -244,19 +268,24 @@ def external_processor(
     cache: Cache | None = None,
     hit_limits: Limits | None = None,
     patience: Patience | None = None,
+    replays: Replays | None = None,
 ) -> Service:
     """The service for `processor`. `clock` counts seconds and never goes back.
 
     `limits` are decided here too when they are given; else Envoy asks the rate-limit service. One of several workers
     signs what it decides with its number. `cache` is asked for models that have one; answers from it count against
     `hit_limits`, as requests without tokens. `patience`: what is done while a request waits for another's answer;
-    without it Envoy must wait as long by itself.
+    without it Envoy must wait as long by itself. `replays` hold kept streams that are sent at a pace; without them all
+    are sent at once.
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
-    def opened(context: CallContext) -> _Stream | Recorder:
-        if cache is not None and context.metadata.get(PURPOSE_HEADER) == TO_RECORD:
+    def opened(context: CallContext) -> _Stream | Recorder | Replayer:
+        purpose = context.metadata.get(PURPOSE_HEADER)
+        if cache is not None and purpose == TO_RECORD:
             return Recorder(cache)
-        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience)
+        if replays is not None and purpose == TO_REPLAY:
+            return Replayer(replays)
+        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience, replays)
 
     return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

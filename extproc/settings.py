@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from extproc.cache.rules import IGNORABLE, CacheRules
+from extproc.cache.rules import IGNORABLE, CacheRules, Replay
 from extproc.providers.presets import PRESETS, Preset
 from extproc.providers.quirks import ALL_OPERATIONS
 from ratelimit.rules import Rate
@@ -232,6 +232,8 @@ class CacheSettings(Section):
     allow_stored: bool = Field(default=False, description="also answers that the provider stores (responses)")
     max_request: Size = Field(default=256 * 1024, ge=1, description="bytes of a request that is looked up")
     max_answer: Size = Field(default=1024 * 1024, ge=1, le=64 << 20, description="bytes of an answer that is kept")
+    replay: Replay = Field(default="at_once", description="how a kept stream is sent: at_once, or paced")
+    events_per_second: float = Field(default=50.0, ge=1, le=1000, description="of a stream that is paced")
     ignore: list[str] = Field(default=[], description="fields that do not matter, such as user or metadata")
 
     @field_validator("ignore")

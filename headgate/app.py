@@ -127,6 +127,7 @@ class Sidecar:
                     cache,
                     hit_limits,
                     Patience.of(settings.decision_timeout, settings.cache.wait),
+                    self._caching.replays if self._caching is not None else None,
                 ),
                 access_log(
                     _sink(reporter, self._targets, limits, self._caching),

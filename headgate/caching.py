@@ -19,6 +19,7 @@ from extproc.cache.flight import Flights
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store import ByTag, CacheStore, Everything, Locks, MemoryStore, RedisStore, SealedStore, Selection
 from extproc.cache.vault import Vault, parse_key
+from extproc.replayer import Replays
 from headgate.settings import Settings
 from ratelimit.storage import MEMORY
 from sidecar.errors import StoreError
@@ -67,6 +68,8 @@ class Caching:
         self._kind = settings.cache_store.partition("://")[0]
         self._encrypted = bool(settings.cache.encryption_keys)
         self._store, flights = _parts(settings, time.monotonic)
+        nonce = secrets.token_hex(8)
+        self.replays = Replays(time.monotonic, worker=worker, nonce=nonce) if settings.has_paced else None
         self.cache = Cache(
             self._store,
             flights,
@@ -76,7 +79,7 @@ class Caching:
             wait=settings.cache.wait,
             compress_from=settings.cache.compress_from,
             worker=worker,
-            nonce=secrets.token_hex(8),
+            nonce=nonce,
         )
         self._lost_after = max(_LOST_SECONDS, settings.cache.wait)
         self._sweeping: asyncio.Task[None] | None = None

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
 
 from extproc.cache.vault import Vault, parse_key
-from extproc.settings import DEFERRED, PolicySettings
+from extproc.settings import DEFERRED, ModelSettings, PolicySettings
 from ratelimit.storage import check_url
 from sidecar import configfile
 from sidecar.configfile import ConfigFile
@@ -221,10 +221,18 @@ class Settings(PolicySettings):
     envoy: EnvoySettings = EnvoySettings()
     run_dir: str = Field(default="", description="sockets and Envoy's files; empty: a private temporary folder")
 
+    _replays: bool = PrivateAttr(default=False)
+
     @property
     def has_cache(self) -> bool:
         """Whether any model has one."""
         return any(model.cache is not None for model in self.models.values())
+
+    @property
+    def has_paced(self) -> bool:
+        """Whether kept streams of some model may be replayed at a pace. Fixed while running (`pinned`): connections
+        that are older than the filter for it would miss it."""
+        return self._replays or any(_is_paced(model) for model in self.models.values())
 
     @property
     def _has_limits(self) -> bool:
@@ -309,6 +317,25 @@ def open_services(settings: Settings) -> list[str]:
     return found
 
 
+def _is_paced(model: ModelSettings) -> bool:
+    return model.cache is not None and model.cache.replay == "paced"
+
+
+def _at_once(model: ModelSettings) -> ModelSettings:
+    if model.cache is None:
+        return model
+    return model.model_copy(update={"cache": model.cache.model_copy(update={"replay": "at_once"})})
+
+
+def _pinned_replay(new: Settings, running: Settings) -> Settings:
+    """`new` with replays at a pace where there were any when the process started, and with none where not."""
+    if not running.has_paced:
+        return new.model_copy(update={"models": {name: _at_once(model) for name, model in new.models.items()}})
+    kept = new.model_copy()
+    kept._replays = True
+    return kept
+
+
 def pinned(new: Settings, running: Settings) -> tuple[Settings, list[str]]:
     """`new` with what cannot change while running kept as it is, and the names of what would have changed."""
     changed = []
@@ -320,6 +347,10 @@ def pinned(new: Settings, running: Settings) -> tuple[Settings, list[str]]:
         if after != before:
             changed.append(name)
             new = new.model_copy(update={section: before})
+    if new.has_paced != running.has_paced:
+        if new.has_paced:
+            changed.append("models.*.cache.replay")
+        new = _pinned_replay(new, running)
     return new, changed
 
 

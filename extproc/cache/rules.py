@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,7 @@ OPERATIONS = frozenset({"chat.completions", "completions", "responses", "embeddi
 IGNORABLE = frozenset(
     {"user", "safety_identifier", "metadata", "prompt_cache_key", "prompt_cache_retention", "service_tier"}
 )
+Replay: TypeAlias = Literal["at_once", "paced"]
 _NOTHING: frozenset[str] = frozenset()
 _API_TEMPERATURE = 1.0  # of a request that names none
 
@@ -75,6 +76,8 @@ class CacheRules:
     allow_stored: bool = False  # `store: true`, which is what a response says that says nothing: ids get shared
     max_request: int = 256 * 1024  # bytes
     max_answer: int = 1024 * 1024  # bytes
+    replay: Replay = "at_once"  # how a kept stream is sent
+    events_per_second: float = 50.0  # of one that is paced
     ignore: frozenset[str] = _NOTHING  # of IGNORABLE; never applied to responses, whose answers repeat these fields
 
 

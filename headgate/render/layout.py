@@ -10,6 +10,8 @@ from ratelimit.storage import MEMORY
 
 EXTPROC_CLUSTER = "headgate_extproc"
 RECORD_FILTER = "headgate.record"  # the filter that copies answers to us, and the beginning of its clusters
+METER_FILTER = "envoy.filters.http.lua"
+REPLAY_FILTER = "headgate.replay"  # the filter that is told kept streams event by event
 RATELIMIT_CLUSTER = "headgate_ratelimit"
 ENVOY_ADMIN_CLUSTER = "headgate_envoy_admin"
 LISTENER = "gateway"

@@ -19,13 +19,15 @@ from extproc.filters.passthrough import PREFIX
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.messages import ORDER_METADATA
 from extproc.processor import CACHE_METADATA, HEADERS, METADATA, USAGE_METADATA
-from extproc.server import PURPOSE_HEADER, TO_RECORD
+from extproc.server import PURPOSE_HEADER, TO_RECORD, TO_REPLAY
 from headgate.render.layout import (
     ACCESS_LOG,
     EXTPROC_CLUSTER,
     LISTENER,
+    METER_FILTER,
     RATELIMIT_CLUSTER,
     RECORD_FILTER,
+    REPLAY_FILTER,
     STAT_PREFIX,
     record_cluster,
 )
@@ -106,6 +108,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
             _size_limit(settings),
             _ext_proc(settings),
             *([_record(settings)] if settings.has_cache else []),
+            *([_replay(settings)] if settings.has_paced else []),
             *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
             _meter(settings),
             typed(
@@ -222,6 +225,31 @@ def _record(settings: Settings) -> Json:
     )
 
 
+def replay_service(worker: int) -> Json:
+    """Who holds the answer: the worker that has found it."""
+    return {
+        "envoy_grpc": {"cluster_name": record_cluster(worker)},
+        "initial_metadata": [{"key": PURPOSE_HEADER, "value": TO_REPLAY}],
+    }
+
+
+def _replay(settings: Settings) -> Json:
+    """Kept streams that are replayed at a pace (one route of each worker turns it on): all of the answer comes from us,
+    and the chain ends here."""
+    return typed(
+        REPLAY_FILTER,
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service=replay_service(0),
+        failure_mode_allow=False,
+        status_on_error={"code": "ServiceUnavailable"},
+        message_timeout=seconds(settings.decision_timeout),
+        forward_rules={"allowed_headers": {"patterns": [{"exact": ":method"}]}},
+        processing_mode={**RECORD_MODE, "request_header_mode": "SEND", "response_header_mode": "SKIP"}
+        | {"response_body_mode": "NONE"},
+        metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA]}},
+    )
+
+
 def _retries(endpoints: int, when: str) -> Json:
     """A worker that dies is not asked again: another one is.
 
@@ -296,7 +324,7 @@ def _meter(settings: Settings) -> Json:
     if settings.limits.enforce == "in_process":
         source = source.replace("local LIMITS = false", "local LIMITS = true")
     return typed(
-        "envoy.filters.http.lua",
+        METER_FILTER,
         "envoy.extensions.filters.http.lua.v3.Lua",
         default_source_code={"inline_string": source},
     )

@@ -11,9 +11,9 @@ from extproc.messages import ORDER_METADATA
 from extproc.policy import PASSTHROUGH_ATTEMPTS, Model, Policy, attempts_of
 from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER
 from extproc.settings import ModelSettings, TimeoutSettings
-from extproc.targets import CAPTURED, OWN_KEY, REALTIME
-from headgate.render.layout import RECORD_FILTER, ROUTES
-from headgate.render.listener import RECORD_MODE, record_service
+from extproc.targets import CAPTURED, OWN_KEY, REALTIME, REPLAYED
+from headgate.render.layout import METER_FILTER, RECORD_FILTER, REPLAY_FILTER, ROUTES
+from headgate.render.listener import RECORD_MODE, record_service, replay_service
 from headgate.render.values import Json, seconds, typed
 from headgate.settings import Settings
 
@@ -32,11 +32,8 @@ def _header(name: str, value: str) -> Json:
 
 
 _PER_ROUTE = "envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
-_NOT_RECORDED = {
-    "typed_per_filter_config": {
-        RECORD_FILTER: {"@type": f"type.googleapis.com/{_PER_ROUTE}", "disabled": True},
-    }
-}
+_OFF = {"@type": f"type.googleapis.com/{_PER_ROUTE}", "disabled": True}
+_LUA_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 
 
 def routes(settings: Settings, policy: Policy) -> Json:
@@ -48,7 +45,7 @@ def routes(settings: Settings, policy: Policy) -> Json:
             {
                 "name": "gateway",
                 "domains": ["*"],
-                **(_NOT_RECORDED if settings.has_cache else {}),
+                **_filters_off(settings),
                 # For the targets' own filter (attempt.lua), which takes it out again.
                 "include_request_attempt_count": True,
                 "routes": [
@@ -62,6 +59,7 @@ def routes(settings: Settings, policy: Policy) -> Json:
                         for name, one in policy.passthroughs.items()
                         for route in _passthrough_routes(settings, policy, name, one)
                     ),
+                    *(_replayed(worker) for worker in range(settings.workers) if settings.has_paced),
                     {
                         "match": {"prefix": "/"},
                         "direct_response": {"status": 503},
@@ -69,6 +67,30 @@ def routes(settings: Settings, policy: Policy) -> Json:
                 ],
             }
         ],
+    }
+
+
+def _filters_off(settings: Settings) -> Json:
+    """What only some routes turn on."""
+    names = [RECORD_FILTER] if settings.has_cache else []
+    if settings.has_paced:
+        names.append(REPLAY_FILTER)
+    return {"typed_per_filter_config": dict.fromkeys(names, _OFF)} if names else {}
+
+
+def _replayed(worker: int) -> Json:
+    """The route of kept streams that this worker replays: they come from a filter, and get no further."""
+    name = f"{REPLAYED}{worker}"
+    overrides = {"grpc_service": replay_service(worker)}
+    return {
+        "name": name,
+        "match": {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]},
+        "direct_response": {"status": 503},
+        "typed_per_filter_config": {
+            REPLAY_FILTER: {"@type": f"type.googleapis.com/{_PER_ROUTE}", "overrides": overrides},
+            # Nothing is metered: a hit takes no tokens.
+            METER_FILTER: {"@type": _LUA_PER_ROUTE, "disabled": True},
+        },
     }
 
 
