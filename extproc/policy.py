@@ -14,6 +14,7 @@ import msgspec
 from extproc.balance.choice import Choice
 from extproc.balance.order import Pool
 from extproc.balance.strategies import Strategy
+from extproc.cache.price import Price
 from extproc.cache.rules import CacheRules
 from extproc.settings import ModelSettings, PolicySettings
 from extproc.targets import Target, digest, passthrough_targets, slug, targets_of
@@ -50,6 +51,7 @@ class Model:
     serves_all: bool  # whether every target serves every operation
     cache: CacheRules | None = None
     marks: tuple[str, ...] = ()  # what else an answer depends on: the targets
+    prices: Mapping[str, Price] = field(default_factory=dict)  # of the targets that have one, by their clusters
     varying: frozenset[str] = frozenset()
     plans: dict[object, BodyPlan] = field(default_factory=dict, compare=False, repr=False)
 
@@ -155,6 +157,7 @@ def _model(name: str, settings: PolicySettings) -> Model:
         not any(target.serves for target in targets),
         made.cache.rules() if made.cache is not None else None,
         tuple(sorted({_mark(target) for target in targets})),
+        {one.cluster: Price(one.input_cost, one.output_cost) for one in targets if one.input_cost or one.output_cost},
         frozenset().union(*(_touched(target) for target in targets)),
     )
 

@@ -16,6 +16,7 @@ from extproc.messages import read_headers
 from extproc.processor import CACHE_METADATA
 from sidecar.rpc import NOTHING, Step
 
+FILTER, CLUSTER = "envoy.filters.http.ext_proc", "xds.cluster_name"  # the attribute that says who has answered
 _END = Step(done=True)
 _KEEPING: set[asyncio.Future[Step]] = set()  # what is still being put into the store, so that nothing is collected
 
@@ -23,12 +24,13 @@ _KEEPING: set[asyncio.Future[Step]] = set()  # what is still being put into the 
 class Recorder:
     """One answer's stream of copies."""
 
-    __slots__ = ("_cache", "_capture", "_ticket")
+    __slots__ = ("_cache", "_capture", "_cluster", "_ticket")
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._capture: Capture | None = None
         self._ticket = ""
+        self._cluster = ""
 
     def on_message(self, message: ProcessingRequest) -> Step | Awaitable[Step]:
         phase = message.WhichOneof("request")
@@ -51,6 +53,7 @@ class Recorder:
         if capture is None:
             return _END
         self._capture = capture
+        self._cluster = message.attributes[FILTER].fields[CLUSTER].string_value if FILTER in message.attributes else ""
         head = read_headers(message.response_headers)
         status = head.one(":status")
         if not capture.head(int(status) if status.isdigit() else 0, head.fields):
@@ -64,7 +67,7 @@ class Recorder:
 
     def _ended(self, capture: Capture, *, whole: bool) -> Step | Awaitable[Step]:
         self._capture = None
-        kept = self._cache.keep(self._ticket, capture.end() if whole else capture.abandon())
+        kept = self._cache.keep(self._ticket, capture.end() if whole else capture.abandon(), self._cluster)
         return NOTHING if kept is None else self._later(kept)
 
     @staticmethod

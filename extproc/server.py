@@ -179,6 +179,8 @@ class _Stream:
         return self._hit(exchange, found, kept, started)
 
     def _hit(self, exchange: Exchange, found: Found, kept: Reply, started: float) -> Step:
+        assert self._cache is not None
+        self._cache.delivered(found)
         rules = exchange.question.rules if exchange.question is not None else None
         if self._replays is None or rules is None or rules.replay != "paced" or not found.entry.is_stream:
             return self._reply(exchange, kept, started)

@@ -367,7 +367,7 @@ class Sidecar:
             },
             "targets": self._targets.status(),
             "keys": [key.name for key in settings.keys],
-            "cache": self._caching.status() if self._caching is not None else None,
+            "cache": self._caching.status(self.metrics) if self._caching is not None else None,
         }
 
 

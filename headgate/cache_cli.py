@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 cache_app = typer.Typer(help="The kept answers of a running gateway.", no_args_is_help=True)
 
@@ -53,15 +54,41 @@ def stats(
     admin: AdminOption = _ADMIN,
     as_json: Annotated[bool, typer.Option("--json", help="as the admin port says it")] = False,
 ) -> None:
-    """Show the store, how much is in it, and how often it had an answer."""
+    """Show the store, how much is in it, how often it had an answer, and what that has saved."""
     found = _ask(admin, "/cache")
     if as_json:
         print(json.dumps(found, indent=2))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
+    models = found.pop("models", {})
     for name, value in found.items():
-        table.add_row(name, "not known here" if value is None else f"{value:,}" if type(value) is int else str(value))
+        if value is None:
+            shown = "no target has a price" if name == "saved_cost" else "not known here"
+        else:
+            shown = _amount(value)
+        table.add_row(name, shown)
     _out.print(table)
+    if models:
+        _out.print()
+        _out.print(_models(models))
+
+
+def _models(models: dict[str, dict[str, Any]]) -> Table:
+    """Each model's share."""
+    columns = ("hits", "misses", "saved_tokens", "saved_cost")
+    table = Table("model", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, one in models.items():
+        table.add_row(Text(name), *("-" if one[column] is None else _amount(one[column]) for column in columns))
+    return table
+
+
+def _amount(value: Any) -> str:
+    """A number as people read it. Money to a millionth: one answer may have cost less than a cent."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6f}"
 
 
 @cache_app.command()

@@ -23,6 +23,7 @@ from extproc.replayer import Replays
 from headgate.settings import Settings
 from ratelimit.storage import MEMORY
 from sidecar.errors import StoreError
+from sidecar.metrics import Metrics
 from sidecar.redis import connect
 
 _PING_SECONDS = 0.5
@@ -132,9 +133,11 @@ class Caching:
             return f"down ({error or 'timeout'}): providers answer everything"
         return "answers"
 
-    def status(self) -> Mapping[str, Any]:
-        """What people see. Entries and bytes of a Redis are not known here, hits and misses are this process' own."""
+    def status(self, metrics: Metrics) -> Mapping[str, Any]:
+        """What people see. Entries and bytes of a Redis are not known here, hits, misses and what they have saved are
+        this process' own. `saved_cost` is None where no target has a price."""
         stats = self._store.stats()
+        models = _by_model(metrics)
         return {
             "store": self._kind,
             "encrypted": self._encrypted,
@@ -144,6 +147,8 @@ class Caching:
             "misses": stats.misses,
             "evictions": stats.evictions,
             "expirations": stats.expirations,
+            **together(list(models.values())),
+            "models": models,
         }
 
     async def purge(self, request: bytes) -> Purged:
@@ -158,6 +163,28 @@ class Caching:
             return Purged(200, {"purged": sum([await self._store.purge(one) for one in selections])})
         except StoreError as error:
             return Purged(503, {"error": f"the store failed, some may be gone: {error}"})
+
+
+def together(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several models, or one in several workers, have saved."""
+    costs = [one["saved_cost"] for one in models if one["saved_cost"] is not None]
+    return {
+        "saved_tokens": sum(one["saved_tokens"] for one in models),
+        "saved_cost": round(sum(costs), 6) if costs else None,
+    }
+
+
+def _by_model(metrics: Metrics) -> dict[str, dict[str, Any]]:
+    """Hits (waited for, too), misses and what was saved, of each model that was looked for."""
+    found: dict[str, dict[str, Any]] = {}
+    for (model, result, _), (count,) in metrics.cache_requests.rows():
+        new = {"hits": 0, "misses": 0, "saved_tokens": 0, "saved_cost": None}
+        found.setdefault(model, new)["misses" if result == "miss" else "hits"] += int(count)
+    for (model,), (tokens,) in metrics.cache_tokens.rows():
+        found[model]["saved_tokens"] = int(tokens)
+    for (model,), (cost,) in metrics.cache_cost.rows():
+        found[model]["saved_cost"] = round(cost, 6)
+    return found
 
 
 def _parts(settings: Settings, clock: Callable[[], float]) -> tuple[CacheStore, Flights | SharedFlights]:

@@ -9,7 +9,6 @@ import msgspec
 import structlog
 
 from extproc.accesslog import RequestRecord
-from extproc.cache.entry import Entry
 from extproc.cache.question import Question
 from headgate.settings import Settings
 from ratelimit.limiter import Unobserved
@@ -120,11 +119,15 @@ class Reporter(Unobserved):
 
     # the cache (extproc.cache.cache.Observer)
 
-    def looked_up(self, question: Question, result: str, reason: str, entry: Entry | None) -> None:
+    def looked_up(self, question: Question, result: str, reason: str) -> None:
         """A kept answer was looked for."""
         self._metrics.cache_requests.labels(question.key.model, result, reason).inc()
-        if entry is not None:
-            self._metrics.cache_tokens.labels(question.key.model).inc(entry.usage.total or 0)
+
+    def saved(self, model: str, tokens: int, cost: float | None) -> None:
+        """A client was given a kept answer."""
+        self._metrics.cache_tokens.labels(model).inc(tokens)
+        if cost is not None:
+            self._metrics.cache_cost.labels(model).inc(cost)
 
     def kept(self, question: Question, size: int) -> None:
         """An answer was kept."""

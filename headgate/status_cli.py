@@ -52,7 +52,9 @@ def shown(status: Mapping[str, Any]) -> Group:
 
 def _cache_line(cache: Mapping[str, Any]) -> str:
     inside = "" if cache["entries"] is None else f"{cache['entries']:,} answers in {cache['bytes']:,} bytes, "
-    return f"cache ({cache['store']}): {inside}{cache['hits']:,} hits, {cache['misses']:,} misses"
+    cost = cache.get("saved_cost")
+    saved = f", {cache.get('saved_tokens', 0):,} tokens saved" + ("" if cost is None else f", worth {cost:,.6f}")
+    return f"cache ({cache['store']}): {inside}{cache['hits']:,} hits, {cache['misses']:,} misses{saved}"
 
 
 def _row(target: Mapping[str, Any], *, several_endpoints: bool) -> tuple[str | Text, ...]:

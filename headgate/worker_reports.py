@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from headgate.admin import Dependency
-from headgate.caching import Purged
+from headgate.caching import Purged, together
 from sidecar.metrics import Metrics
 from sidecar.series import Row
 
@@ -101,11 +101,19 @@ class WorkerReports:
 
 
 def merged_cache(reports: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
-    """What the first worker says, with the hits and misses of all."""
+    """What the first worker says, with the hits and misses of all, and what they have saved."""
     known = [one for one in reports if one is not None]
     if not known:
         return None
-    return {**known[0], **{name: sum(one[name] for one in known) for name in ("hits", "misses")}}
+    models: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in known for name in one["models"]):
+        same = [one["models"][name] for one in known if name in one["models"]]
+        models[name] = {**_counts(same), **together(same)}
+    return {**known[0], **_counts(known), **together(list(models.values())), "models": models}
+
+
+def _counts(reports: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {name: sum(one[name] for one in reports) for name in ("hits", "misses")}
 
 
 _ADDED = ("served", "failed", "in_flight")

@@ -85,6 +85,11 @@ class Metrics:
         )
         self.cache_bytes = self._counter("headgate_cache_kept_bytes", "Bytes of answers that were kept.", "model")
         self.cache_tokens = self._counter("headgate_cache_saved_tokens", "Tokens of answers from the cache.", "model")
+        self.cache_cost = self._counter(
+            "headgate_cache_saved_cost",
+            "What answers from the cache cost when they were made, by targets[].cost and in its currency.",
+            "model",
+        )
         self.cache_errors = self._counter("headgate_cache_errors", "Times that its store failed.", "transient")
         self.decisions = self._counter(
             "headgate_decisions", "Decisions of ext_proc: forward, or the status of our answer.", "outcome"

@@ -20,6 +20,7 @@ from extproc.cache import replay
 from extproc.cache.capture import Capture, Captured, Discarded
 from extproc.cache.entry import Entry, decode
 from extproc.cache.flight import Flights, Leader
+from extproc.cache.price import cost_of
 from extproc.cache.question import Question
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store.base import CacheStore
@@ -60,8 +61,11 @@ def worker_of(ticket: str) -> int:
 class Observer(Protocol):
     """Told what becomes of questions and answers."""
 
-    def looked_up(self, question: Question, result: str, reason: str, entry: Entry | None) -> None:
+    def looked_up(self, question: Question, result: str, reason: str) -> None:
         """`result` is hit, coalesced or miss."""
+
+    def saved(self, model: str, tokens: int, cost: float | None) -> None:
+        """A client was given a kept answer: what that took when it was made. No cost where no price was known."""
 
     def kept(self, question: Question, size: int) -> None:
         """An answer of so many bytes was put into the store."""
@@ -140,7 +144,7 @@ class Cache:
         if entry is not None:
             return self._found(question, entry, coalesced=False)
         if question.only_if_cached:
-            self._observer.looked_up(question, "miss", "only_if_cached", None)
+            self._observer.looked_up(question, "miss", "only_if_cached")
             return Missed("", "only_if_cached")
         joined = self._flights.join(question.key.digest)
         if isinstance(joined, Leader):
@@ -162,11 +166,11 @@ class Cache:
         return entry if entry is not None and entry.fresh(self._unix_time(), question.max_age) else None
 
     def _found(self, question: Question, entry: Entry, *, coalesced: bool) -> Found:
-        self._observer.looked_up(question, "coalesced" if coalesced else "hit", "", entry)
+        self._observer.looked_up(question, "coalesced" if coalesced else "hit", "")
         return Found(entry, coalesced)
 
     def _missed(self, question: Question, leader: Leader | None, reason: str) -> Missed:
-        self._observer.looked_up(question, "miss", reason, None)
+        self._observer.looked_up(question, "miss", reason)
         if len(self._open) >= _MOST_OPEN:
             if leader is not None:
                 leader.disband()
@@ -177,12 +181,17 @@ class Cache:
 
     def _failed(self, question: Question, error: StoreError) -> Missed:
         self._observer.cache_failed(error)
-        self._observer.looked_up(question, "miss", "store", None)
+        self._observer.looked_up(question, "miss", "store")
         return Missed("", "store")
 
     def reply(self, found: Found) -> Reply:
         """The kept answer."""
         return replay.reply(found.entry, self._unix_time(), "coalesced" if found.coalesced else replay.HIT)
+
+    def delivered(self, found: Found) -> None:
+        """A client is given it: its limits allowed that."""
+        entry = found.entry
+        self._observer.saved(entry.model, entry.usage.total or 0, entry.cost)
 
     # when its answer comes
 
@@ -194,8 +203,8 @@ class Cache:
         opened.capture = Capture(opened.question.operation, opened.question.rules.max_answer)
         return opened.capture
 
-    def keep(self, ticket: str, answer: Captured | Discarded) -> Awaitable[None] | None:
-        """The answer has ended."""
+    def keep(self, ticket: str, answer: Captured | Discarded, cluster: str = "") -> Awaitable[None] | None:
+        """The answer has ended. `cluster` is the target that gave it, where that is known."""
         opened = self._open.pop(ticket, None)
         if opened is None:
             return None
@@ -206,7 +215,8 @@ class Cache:
                 (leader.fail if answer.reason in _TRY_AGAIN else leader.disband)()
             return None
         digest, rules = question.key.digest, question.rules
-        entry = Entry.of(answer, question.key, self._unix_time(), rules.ttl)
+        cost = cost_of(answer.usage, question.prices, cluster)
+        entry = Entry.of(answer, question.key, self._unix_time(), rules.ttl, cost)
         value = entry.encode(digest, self._compress_from)
         token = leader.token if leader is not None else None
         try:

@@ -33,9 +33,10 @@ class Entry:
     usage: Usage
     model: str
     tags: tuple[str, ...] = ()  # what a purge may name
+    cost: float | None = None  # what it cost, in the operator's currency; None where no price was known
 
     @classmethod
-    def of(cls, captured: Captured, key: CacheKey, created: float, ttl: int) -> Entry:
+    def of(cls, captured: Captured, key: CacheKey, created: float, ttl: int, cost: float | None = None) -> Entry:
         """A captured answer to keep under `key`."""
         return cls(
             captured.content_type,
@@ -47,6 +48,7 @@ class Entry:
             captured.usage,
             key.model,
             key.tags,
+            cost,
         )
 
     def age(self, now: float) -> int:
@@ -81,6 +83,7 @@ class Entry:
                 self.tags,
                 size,
                 body,
+                self.cost,
             )
         )
         return _VERSION + _checksum(digest, payload) + payload
@@ -111,6 +114,7 @@ def decode(raw: bytes, digest: bytes) -> Entry | None:
         Usage(*stored.usage),
         stored.model,
         stored.tags,
+        stored.cost,
     )
 
 
@@ -125,6 +129,7 @@ class _Stored(msgspec.Struct, array_like=True):
     tags: tuple[str, ...]
     size: int  # of the body once it is unpacked; 0: it is as it was
     body: bytes
+    cost: float | None = None  # not in what older replicas have kept; they pass over it
 
 
 _ENCODER = msgspec.msgpack.Encoder()

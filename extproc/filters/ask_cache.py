@@ -53,7 +53,7 @@ def ask_cache(exchange: Exchange) -> Reply | None:
             digest = make_key(rules.scope, tenant, operation.name, model.name, found.canonical, marks, controls.salt)
             exchange.cache_reason = str(found.reason or "")
             exchange.question = Question(
-                digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached
+                digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached, model.prices
             )
             return None
     if controls.only_if_cached:

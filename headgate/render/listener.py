@@ -19,6 +19,7 @@ from extproc.filters.passthrough import PREFIX
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.messages import ORDER_METADATA
 from extproc.processor import CACHE_METADATA, HEADERS, METADATA, USAGE_METADATA
+from extproc.recorder import CLUSTER
 from extproc.server import PURPOSE_HEADER, TO_RECORD, TO_REPLAY
 from headgate.render.layout import (
     ACCESS_LOG,
@@ -221,6 +222,7 @@ def _record(settings: Settings) -> Json:
         observability_mode=True,
         deferred_close_timeout="0.2s",
         processing_mode=RECORD_MODE,
+        response_attributes=[CLUSTER],
         metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA]}},
     )
 

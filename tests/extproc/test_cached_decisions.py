@@ -104,6 +104,19 @@ async def test_who_does_not_wait_long_says_nothing() -> None:
     assert reply.immediate_response.body == b"body"
 
 
+async def test_only_who_is_given_it_has_saved_something() -> None:
+    server = Server()  # two requests an hour
+    _, first = server.asks()
+    (response,) = read(await finished(first))
+    server.house.cache.keep(ticket(response), answer(b"body"))
+    statuses = []
+    for _ in range(3):
+        _, step = server.asks()
+        statuses += [one.immediate_response.status.code for one in read(await finished(step))]
+    assert statuses == [200, 429, 429]
+    assert [one for one in server.house.seen.told if one.startswith("saved")] == ["saved 3 None"]
+
+
 async def test_a_client_that_leaves_while_its_limits_are_decided() -> None:
     """Envoy never learns of its ticket, so nothing else would tell of its end."""
     server = Server(Silent())

@@ -11,7 +11,6 @@ import pytest
 
 from extproc.cache.cache import Cache, Found, Missed, Outcome, worker_of
 from extproc.cache.capture import Captured, Discarded
-from extproc.cache.entry import Entry
 from extproc.cache.flight import Flights
 from extproc.cache.key import make_key
 from extproc.cache.question import Question
@@ -30,8 +29,11 @@ class Seen:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def looked_up(self, question: Question, result: str, reason: str, entry: Entry | None) -> None:
+    def looked_up(self, question: Question, result: str, reason: str) -> None:
         self.told.append(f"{result} {reason}".strip())
+
+    def saved(self, model: str, tokens: int, cost: float | None) -> None:
+        self.told.append(f"saved {tokens} {cost}")
 
     def kept(self, question: Question, size: int) -> None:
         self.told.append("kept")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import zlib
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ ENTRIES = st.builds(
     st.builds(Usage, _numbers, _numbers, _numbers),
     st.text(),
     st.lists(st.text()).map(tuple),
+    st.none() | st.floats(0, 1e9),
 )
 
 
@@ -41,6 +44,16 @@ def test_what_was_captured_is_kept_under_its_key() -> None:
 @given(ENTRIES, st.binary(min_size=32, max_size=32), st.sampled_from((0, 1, 4096)))
 def test_every_entry_comes_back_as_it_was(entry: Entry, digest: bytes, compress_from: int) -> None:
     assert decode(entry.encode(digest, compress_from), digest) == entry
+
+
+def test_replicas_of_different_age_read_each_others() -> None:
+    """The cost came later: who does not know it passes over it, and who does finds none in what is older."""
+    priced = Entry.of(CAPTURED, KEY, created=1000.5, ttl=60, cost=0.25)
+    assert len(msgspec.msgpack.decode(priced.encode(KEY.digest)[17:])) == 11
+    values = msgspec.msgpack.decode(ENTRY.encode(KEY.digest)[17:])[:10]
+    payload = msgspec.msgpack.encode(values)
+    raw = b"\x01" + hashlib.blake2b(payload, digest_size=16, key=KEY.digest, person=b"headgate.entry.1").digest()
+    assert decode(raw + payload, KEY.digest) == ENTRY
 
 
 @pytest.mark.parametrize("compress_from", [0, 4096])
