@@ -10,7 +10,7 @@ from extproc.cache.store import CacheStore, MemoryStore, RedisStore, SealedStore
 from extproc.cache.store.names import Names
 from extproc.cache.vault import Vault
 from tests.extproc.cache_store.factories import PATIENT, Clock, names, redis_store
-from tests.redis_server import RedisCluster, RedisServer
+from tests.redis_server import RedisCluster, RedisServer, Sentinels
 
 
 @pytest.fixture(scope="package")
@@ -19,14 +19,20 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"{cluster.url}?{PATIENT}"
 
 
+@pytest.fixture(scope="package")
+def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Sentinels(tmp_path_factory.mktemp("s")) as sentinels:
+        yield f"{sentinels.url}?{PATIENT}"
+
+
 @pytest.fixture
 def single_url(redis_server: RedisServer) -> str:
     return f"{redis_server.url}?{PATIENT}"
 
 
-@pytest.fixture(params=["single", "cluster"])
+@pytest.fixture(params=["single", "sentinel", "cluster"])
 def url(request: pytest.FixtureRequest) -> str:
-    """Redis alone and as a cluster."""
+    """Redis in each of its shapes."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
@@ -42,7 +48,7 @@ async def shared(url: str, under: Names) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-@pytest.fixture(params=["memory", "single", "cluster", "sealed"])
+@pytest.fixture(params=["memory", "single", "sentinel", "cluster", "sealed"])
 async def store(request: pytest.FixtureRequest, under: Names) -> AsyncIterator[CacheStore]:
     """Every store there is."""
     opened: CacheStore

@@ -1,4 +1,4 @@
-"""Answers in a real Redis, alone and as a cluster."""
+"""Answers in a real Redis, in each of its shapes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.cluster import RedisCluster as ClusterClient
+from redis.sentinel import Sentinel
 
 from extproc.cache.store import ByKeys, ByTag, Everything, RedisStore
 from extproc.cache.store.names import SHARDS, Names
@@ -29,6 +30,10 @@ def look(url: str) -> Iterator[Any]:
     if address.startswith("redis+cluster"):
         host, port = address.partition("://")[2].split(",")[0].split(":")
         client = ClusterClient(host=host, port=int(port))
+    elif address.startswith("redis+sentinel"):
+        host, port = address.partition("://")[2].partition("/")[0].split(":")
+        sentinel = Sentinel([(host, int(port))])
+        client = sentinel.master_for(address.rpartition("/")[2])
     else:
         client = Redis.from_url(address)
     yield client
