@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.redis.client import Client, connect
+from sidecar.redis.client import Client, Sender, connect
 from sidecar.redis.errors import again, code, store_error
 from sidecar.redis.link import LinkState
 from sidecar.redis.request import Request, pack
@@ -14,6 +14,7 @@ __all__ = [
     "Client",
     "LinkState",
     "Request",
+    "Sender",
     "again",
     "code",
     "connect",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 from sidecar.errors import ConfigError, Problem
@@ -15,6 +16,13 @@ from sidecar.redis.url import Address, Target, Topology, parse
 
 # Seconds. A failover that somebody asked for leaves the old master writable, for many seconds, to who stays with it.
 _RECHECK = 1.0
+
+
+class Sender(Protocol):
+    """One server."""
+
+    def send(self, request: Request) -> None:
+        """Send `request` to it, whatever its key is. Raises `StoreError` when it is refused: not sent."""
 
 
 class Client(Protocol):
@@ -33,6 +41,9 @@ class Client(Protocol):
 
     async def ping(self) -> None:
         """Raise `StoreError` when Redis does not answer."""
+
+    async def masters(self) -> Sequence[Sender]:
+        """Every server that holds keys, for commands about none of them. Raises `StoreError` when that is unknown."""
 
     async def close(self) -> None:
         """Fail what is in flight, and let go of connections."""

@@ -81,6 +81,12 @@ class Cluster:
             if outcome is not None:
                 raise outcome
 
+    async def masters(self) -> Sequence[Link]:
+        """Every master that holds slots. Raises `StoreError` when no node tells who they are."""
+        if not await self._read_from_any():
+            raise StoreError("Redis: no node tells the cluster's map", transient=True)
+        return self._used()
+
     async def close(self) -> None:
         """Fail what is in flight, and let go of every connection."""
         self._closed = True

@@ -157,6 +157,10 @@ class Link:
             "" if self._refusal is None or connection is not None else str(self._refusal),
         )
 
+    async def masters(self) -> tuple[Link, ...]:
+        """Itself."""
+        return (self,)
+
     @property
     def nodes(self) -> tuple[LinkState, ...]:
         """`state`, in the shape that a cluster has."""

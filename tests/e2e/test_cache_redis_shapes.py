@@ -138,9 +138,13 @@ def test_a_failover_while_clients_ask(provider: ProviderThread, tmp_path: Path, 
         assert set(statuses) == {200}
         for cache in pair:
             assert cache.ask(text).body == first.body
-            cache.ask_and_keep(new_text())
-        assert purge(pair[1], b'{"model":"cached"}')[1]["purged"] == 3
-        assert not pair[0].has(text)
+            assert said(cache.ask(new_text()))[0] == "miss"
+        # What the old master took just before it knew that it was one no more is lost, and nothing else.
+        purge(pair[1], b'{"model":"cached"}')
+        assert not any(cache.has(text) for cache in pair)
+        kept = new_text()
+        pair[0].ask_and_keep(kept)
+        assert pair[1].has(kept)
 
 
 def test_a_node_of_a_cluster_dies_and_comes_back(provider: ProviderThread, tmp_path: Path) -> None:

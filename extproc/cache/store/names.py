@@ -4,7 +4,6 @@
     <prefix>:{<key in hex>}:lock
     <prefix>:{<key in hex>}:fence
     <prefix>:index:{<shard>:<tag>}   the keys with that tag, in 16 parts
-    <prefix>:index:{<shard>}         every key, in 16 parts
 
 In a cluster both values and indexes are spread over all slots.
 """
@@ -32,13 +31,18 @@ class Names:
     def fence(self, key: bytes) -> str:
         return f"{self._prefix}:{{{key.hex()}}}:fence"
 
-    def index(self, tag: str | None, key: bytes) -> str:
-        """The part of the tag's index (None: of all keys) that names `key`."""
+    @property
+    def values(self) -> str:
+        """The pattern that all values' names have, and no others."""
+        return f"{self._prefix}:{{*}}:value"
+
+    def index(self, tag: str, key: bytes) -> str:
+        """The part of the tag's index that names `key`."""
         return self._part(tag, key[0] % SHARDS)
 
-    def indexes(self, tag: str | None) -> list[str]:
+    def indexes(self, tag: str) -> list[str]:
         """All parts of it."""
         return [self._part(tag, shard) for shard in range(SHARDS)]
 
-    def _part(self, tag: str | None, shard: int) -> str:
-        return f"{self._prefix}:index:{{{shard}}}" if tag is None else f"{self._prefix}:index:{{{shard}:{tag}}}"
+    def _part(self, tag: str, shard: int) -> str:
+        return f"{self._prefix}:index:{{{shard}:{tag}}}"

@@ -1,10 +1,12 @@
 """Answers in Redis, shared by every replica: one round trip to read one.
 
-Before a value is written its key is noted in an index for each of its tags, and in one of all values. A value is
-written whole or not at all, and always ends. What an index names may be gone; what is there is named, by this order:
+Before a value is written its key is noted in an index for each of its tags. A value is written whole or not at all, and
+always ends. What an index names may be gone; what is there is named, by this order:
 
     put     note in every index, wait for all of them, then write the value
     purge   delete the values that an index names, and leave their names until their time is over
+
+A purge of everything asks no index: it looks through the names of all keys that a server has, whatever they are.
 
 So a put that a purge comes between is found by the next purge, and one that dies half way leaves a name and no value.
 Tags may be in other slots of a cluster than the value; nothing here needs more than one slot at a time.
@@ -26,8 +28,8 @@ from extproc.cache.store.base import ByKeys, ByTag, CacheStats, Selection
 from extproc.cache.store.names import Names
 from extproc.cache.store.script import answer, milliseconds, read, run, send
 from sidecar.errors import StoreError
-from sidecar.redis import Client, again, pack, store_error
-from sidecar.redis.request import replies
+from sidecar.redis import Client, Sender, again, pack, store_error
+from sidecar.redis.request import Command, replies
 
 _NOTE, _LAND = read("note"), read("land")
 _AT_ONCE = 500  # keys in one step of a purge
@@ -58,7 +60,7 @@ class RedisStore:
         if ttl_seconds <= 0:
             return False
         life, names = milliseconds(ttl_seconds), self._names
-        indexes = [names.index(tag, key) for tag in dict.fromkeys((None, *tags))]
+        indexes = [names.index(tag, key) for tag in dict.fromkeys(tags)]
         await replies(run(self._client, _NOTE, [index], key, life) for index in indexes)
         place = names.value(key)
         if token is None:
@@ -74,8 +76,9 @@ class RedisStore:
             for start in range(0, len(keys), _AT_ONCE):
                 gone += await self._unlink(keys[start : start + _AT_ONCE])
             return gone
-        tag = selection.tag if isinstance(selection, ByTag) else None
-        return sum([await self._walk(index) for index in self._names.indexes(tag)])
+        if isinstance(selection, ByTag):
+            return sum([await self._walk(index) for index in self._names.indexes(selection.tag)])
+        return sum([await self._sweep(server) for server in await self._client.masters()])
 
     def stats(self) -> CacheStats:
         """What this process has seen."""
@@ -98,9 +101,23 @@ class RedisStore:
             if cursor == b"0":
                 return gone
 
+    async def _sweep(self, server: Sender) -> int:
+        """Forget every value that the server had when this began."""
+        cursor, gone = b"0", 0
+        while True:
+            scan = Command("SCAN", cursor, "MATCH", self._names.values, "COUNT", _AT_ONCE)
+            server.send(scan)
+            cursor, places = await answer(scan)
+            gone += await self._forget(places)
+            if cursor == b"0":
+                return gone
+
     async def _unlink(self, keys: Sequence[bytes]) -> int:
-        places = [self._names.value(key) for key in keys]
-        return sum(await replies(send(self._client, place, "UNLINK", place) for place in places))
+        return await self._forget([self._names.value(key) for key in keys])
+
+    async def _forget(self, places: Sequence[str | bytes]) -> int:
+        named = [place if isinstance(place, str) else place.decode() for place in places]
+        return sum(await replies(send(self._client, place, "UNLINK", place) for place in named))
 
 
 class _Get(asyncio.Future[bytes | None]):

@@ -112,6 +112,7 @@ class Flushing:
         self._client = client
         self.requests = 0
         self.add_prelude, self.ping, self.close = client.add_prelude, client.ping, client.close
+        self.masters = client.masters
 
     @property
     def nodes(self) -> tuple[LinkState, ...]:
