@@ -15,9 +15,9 @@ from tests.gateway import Answer, post
 from tests.provider_thread import ProviderThread
 
 
-@pytest.fixture(scope="module")
-def shared_cache() -> Iterator[Caching]:
-    with ProviderThread() as provider, caching(provider) as found:
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def shared_cache(request: pytest.FixtureRequest) -> Iterator[Caching]:
+    with ProviderThread() as provider, caching(provider, engine=request.param) as found:
         yield found
 
 

@@ -24,24 +24,29 @@ def provider() -> Iterator[ProviderThread]:
         yield found
 
 
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def memory(provider: ProviderThread) -> Iterator[Caching]:
-    with caching(provider, cache={"wait": 3}, limits={"enforce": "in_process"}) as found:
+def memory(provider: ProviderThread, engine: str) -> Iterator[Caching]:
+    with caching(provider, cache={"wait": 3}, limits={"enforce": "in_process"}, engine=engine) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def pair(provider: ProviderThread, redis_server: RedisServer) -> Iterator[list[Caching]]:
+def pair(provider: ProviderThread, redis_server: RedisServer, engine: str) -> Iterator[list[Caching]]:
     """Two gateways, the second with two workers, and one encrypted store."""
     store = f"{redis_server.url}?db=14"
-    kept = {"store": store, "encryption_keys": [KEY], "wait": 20}
+    more = {"cache": {"store": store, "encryption_keys": [KEY], "wait": 20}, "engine": engine}
     with ExitStack() as stack:
-        made = [caching(provider, cache=kept), caching(provider, cache=kept, store=store, workers=2)]
+        made = [caching(provider, **more), caching(provider, **more, store=store, workers=2)]
         yield [stack.enter_context(one) for one in made]
 
 
 @pytest.fixture(params=["memory", "redis"])
-def caches(request: pytest.FixtureRequest) -> list[Caching]:
+def caches(request: pytest.FixtureRequest, engine: str) -> list[Caching]:
     """One gateway, or two that share a store."""
     if request.param == "memory":
         return [request.getfixturevalue("memory")]
