@@ -15,6 +15,7 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 
+from extproc.cache.usage import Usage
 from extproc.messages import ORDER_METADATA
 from extproc.processor import CACHE_METADATA, METADATA, USAGE_METADATA
 from extproc.targets import Target
@@ -85,10 +86,10 @@ def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRec
     facts = metadata[METADATA].fields if METADATA in metadata else _NOTHING
     usage = metadata[USAGE_METADATA].fields if USAGE_METADATA in metadata else _NOTHING
     service = metadata[RATELIMIT_METADATA].fields if RATELIMIT_METADATA in metadata else _NOTHING
-    metered, prompt, completion, cached = _detail(_text(usage, "detail"))
+    found, prompt, completion, cached = _detail(_text(usage, "detail"))
     path = (request.original_path or request.path).partition("?")[0]
     estimate = _whole(facts, "estimate")
-    total = metered if metered is not None else _whole(usage, "total")
+    total = found if found is not None else _whole(usage, "total")
     sent, last = _seconds(common.time_to_first_upstream_tx_byte), _seconds(common.time_to_last_upstream_rx_byte)
     first = _seconds(common.time_to_first_upstream_rx_byte)
     target = targets.get(common.upstream_cluster.partition("+")[0])
@@ -134,6 +135,12 @@ def _first_group(metadata: Mapping[str, Struct]) -> str:
         return ""
     groups = metadata[ORDER_METADATA].fields["priority_groups"].list_value.values
     return str(groups[0].struct_value.fields["name"].string_value) if groups else ""
+
+
+def metered(usage: Mapping[str, Value]) -> Usage:
+    """The tokens of the answer, as the meter wrote them into its metadata."""
+    total, prompt, completion, _ = _detail(_text(usage, "detail"))
+    return Usage(total, prompt, completion)
 
 
 def _detail(text: str) -> tuple[int | None, int | None, int | None, int | None]:

@@ -10,10 +10,12 @@ from collections.abc import Awaitable
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
+from extproc.accesslog import metered
 from extproc.cache.cache import Cache
 from extproc.cache.capture import Capture
+from extproc.cache.usage import Usage
 from extproc.messages import read_headers
-from extproc.processor import CACHE_METADATA
+from extproc.processor import CACHE_METADATA, USAGE_METADATA
 from sidecar.rpc import NOTHING, Step
 
 FILTER, CLUSTER = "envoy.filters.http.ext_proc", "xds.cluster_name"  # the attribute that says who has answered
@@ -24,13 +26,14 @@ _KEEPING: set[asyncio.Future[Step]] = set()  # what is still being put into the 
 class Recorder:
     """One answer's stream of copies."""
 
-    __slots__ = ("_cache", "_capture", "_cluster", "_ticket")
+    __slots__ = ("_cache", "_capture", "_cluster", "_ticket", "_usage")
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._capture: Capture | None = None
         self._ticket = ""
         self._cluster = ""
+        self._usage: Usage | None = None  # what the meter has seen, and may have taken out
 
     def on_message(self, message: ProcessingRequest) -> Step | Awaitable[Step]:
         phase = message.WhichOneof("request")
@@ -41,6 +44,8 @@ class Recorder:
             return NOTHING
         capture.chunk(message.response_body.body)
         if message.response_body.end_of_stream:
+            spaces = message.metadata_context.filter_metadata
+            self._usage = metered(spaces[USAGE_METADATA].fields) if USAGE_METADATA in spaces else None
             return self._ended(capture, whole=True)
         return self._no_more(capture) if capture.reason is not None else NOTHING
 
@@ -67,7 +72,7 @@ class Recorder:
 
     def _ended(self, capture: Capture, *, whole: bool) -> Step | Awaitable[Step]:
         self._capture = None
-        kept = self._cache.keep(self._ticket, capture.end() if whole else capture.abandon(), self._cluster)
+        kept = self._cache.keep(self._ticket, capture.end() if whole else capture.abandon(), self._cluster, self._usage)
         return NOTHING if kept is None else self._later(kept)
 
     @staticmethod

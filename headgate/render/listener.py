@@ -223,7 +223,7 @@ def _record(settings: Settings) -> Json:
         deferred_close_timeout="0.2s",
         processing_mode=RECORD_MODE,
         response_attributes=[CLUSTER],
-        metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA]}},
+        metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA, USAGE_METADATA]}},
     )
 
 
