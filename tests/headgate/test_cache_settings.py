@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.settings import Settings, load_settings
+from headgate.settings import Settings, load_settings, pinned
 from sidecar.errors import ConfigError
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -101,3 +101,23 @@ def test_several_workers_with_redis(tmp_path: Path) -> None:
     assert load(tmp_path, text).cache_store == "redis://r"
     in_process = FILE.replace("store: memory://", "workers: 2\nlimits: {enforce: in_process}\nstore: redis://r")
     assert load(tmp_path, in_process).workers == 2
+
+
+def test_whether_anything_is_paced_is_fixed_while_running(tmp_path: Path) -> None:
+    at_once = load(tmp_path, FILE)
+    paced = load(tmp_path, FILE.replace("{ttl: 60}", "{ttl: 90, replay: paced}"))
+    assert (at_once.has_paced, paced.has_paced) == (False, True)
+
+    kept, changed = pinned(paced, at_once)
+    assert changed == ["models.*.cache.replay"]
+    cache = kept.models["m"].cache
+    assert cache is not None
+    assert (cache.replay, cache.ttl, kept.has_paced) == ("at_once", 90, False)
+
+    kept, changed = pinned(at_once, paced)  # the filter stays: who turns it on again finds it on every connection
+    assert changed == []
+    cache = kept.models["m"].cache
+    assert cache is not None
+    assert (cache.replay, kept.has_paced) == ("at_once", True)
+    kept, changed = pinned(paced, kept)
+    assert (changed, kept.has_paced) == ([], True)

@@ -77,12 +77,22 @@ def _known_to_protos(value: Any) -> Any:
     return value
 
 
+def _cached(**rules: Any) -> dict[str, Any]:
+    return {
+        "models": {"plain": {"provider": "plain"}, "kept": {"targets": [{"provider": "plain"}], "cache": rules}},
+        "store": "redis://127.0.0.1:9",
+        "workers": 2,
+    }
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "tcp": {"services": {"extproc": "127.0.0.1:9001", "ratelimit": "ratelimit.svc:9002"}},
     "deny": {"limits": {"on_error": "deny", "timeout": 0.05}},
     "small": {"max_body": "1MB", "listen": "0.0.0.0:8443"},
     "six": {"listen": "[::]:10000"},
+    "cached": _cached(),
+    "paced": _cached(replay="paced"),
     "empty": {"providers": {}, "models": {}, "keys": []},
     "everything": {
         "providers": {
@@ -137,6 +147,21 @@ def test_the_order_of_filters() -> None:
         "envoy.filters.http.lua",
         "envoy.filters.http.router",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("default", set()), ("cached", {"record"}), ("paced", {"record", "replay"})]
+)
+def test_nobody_has_the_filters_of_what_he_did_not_ask_for(name: str, expected: set[str]) -> None:
+    bootstrap = static(**VARIANTS[name])
+    names = {f"headgate.{one}" for one in expected}
+    assert {one for one in filters(bootstrap) if one.startswith("headgate.")} == names
+    (host,) = _find(bootstrap, "virtual_hosts")[0]
+    assert set(host.get("typed_per_filter_config", {})) == names  # off, but for the routes that turn one on
+    turned_on = [
+        route["name"] for route in host["routes"] if "headgate.replay" in route.get("typed_per_filter_config", {})
+    ]
+    assert turned_on == (["+replay0", "+replay1"] if name == "paced" else [])
 
 
 def test_ext_proc_fails_closed_and_never_sees_the_response() -> None:
