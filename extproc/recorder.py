@@ -26,14 +26,14 @@ _KEEPING: set[asyncio.Future[Step]] = set()  # what is still being put into the 
 class Recorder:
     """One answer's stream of copies."""
 
-    __slots__ = ("_cache", "_capture", "_cluster", "_ticket", "_usage")
+    __slots__ = ("_cache", "_capture", "_cluster", "_last", "_ticket")
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._capture: Capture | None = None
         self._ticket = ""
         self._cluster = ""
-        self._usage: Usage | None = None  # what the meter has seen, and may have taken out
+        self._last: ProcessingRequest | None = None
 
     def on_message(self, message: ProcessingRequest) -> Step | Awaitable[Step]:
         phase = message.WhichOneof("request")
@@ -43,9 +43,8 @@ class Recorder:
         if phase != "response_body" or capture is None:
             return NOTHING
         capture.chunk(message.response_body.body)
+        self._last = message
         if message.response_body.end_of_stream:
-            spaces = message.metadata_context.filter_metadata
-            self._usage = metered(spaces[USAGE_METADATA].fields) if USAGE_METADATA in spaces else None
             return self._ended(capture, whole=True)
         return self._no_more(capture) if capture.reason is not None else NOTHING
 
@@ -72,8 +71,14 @@ class Recorder:
 
     def _ended(self, capture: Capture, *, whole: bool) -> Step | Awaitable[Step]:
         self._capture = None
-        kept = self._cache.keep(self._ticket, capture.end() if whole else capture.abandon(), self._cluster, self._usage)
+        answer = capture.end() if whole else capture.abandon()
+        kept = self._cache.keep(self._ticket, answer, self._cluster, self._metered())
         return NOTHING if kept is None else self._later(kept)
+
+    def _metered(self) -> Usage | None:
+        """The usage that the meter has seen by the last copy, and may have taken out of the answer."""
+        spaces = self._last.metadata_context.filter_metadata if self._last is not None else {}
+        return metered(spaces[USAGE_METADATA].fields) if USAGE_METADATA in spaces else None
 
     @staticmethod
     async def _later(kept: Awaitable[None]) -> Step:

@@ -223,6 +223,29 @@ def test_it_may_be_turned_off_and_on_again(provider: ProviderThread) -> None:
         cache.gateway.wait_for(lambda: seconds() > 0.4)
 
 
+def test_a_stop_waits_for_its_end(provider: ProviderThread) -> None:
+    with caching(provider, **config()) as cache, ThreadPoolExecutor(1) as pool:
+        text = new_text()
+        first = cache.ask_and_keep(text, model="paced", fields=STREAM, fake="chunks=40")
+        response = cache.stream(text, model="paced")
+        head = response.readline()
+        stopping = pool.submit(cache.gateway.stop)
+        assert head + response.read() == first.body
+        assert stopping.result() == 0
+
+
+def test_a_reload_leaves_it_alone(provider: ProviderThread) -> None:
+    with caching(provider, **config()) as cache:
+        text = new_text()
+        first = cache.ask_and_keep(text, model="paced", fields=STREAM, fake="chunks=60")
+        response = cache.stream(text, model="paced")
+        head = response.readline()
+        cache.gateway.write_config({**cache.gateway.config, "models": {"plain": MODELS["plain"]}})
+        cache.gateway.wait_for(lambda: "is in force" in cache.gateway.log())
+        assert cache.ask(text, model="paced", fields=STREAM).status == 404
+        assert head + response.read() == first.body
+
+
 def test_the_sidecar_dies_while_it_replays(provider: ProviderThread) -> None:
     with caching(provider, **config()) as cache:
         text = new_text()

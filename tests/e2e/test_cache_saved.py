@@ -81,6 +81,22 @@ def test_a_hit_saves_what_its_answer_cost(
     assert shown["saved_tokens"] == sum(one["saved_tokens"] for one in shown["models"].values())
 
 
+def test_a_client_that_leaves_behind_the_last_event(cache: Caching) -> None:
+    """As SDKs do. What the meter has taken out of the stream by then is known all the same."""
+    text = new_text()
+    response = cache.stream(text, model="dear", fake="chunk_delay_ms=50")
+    while not response.readline().startswith(b"data: [DONE]"):
+        pass
+    response.readline()
+    response.close()
+    cache.gateway.wait_for(lambda: cache.has(text, model="dear", fields=STREAM))
+    before = saved(cache, "dear")
+    assert said(cache.ask(text, model="dear", fields=STREAM))[0] == "hit"
+    after = saved(cache, "dear")
+    assert after[0] > before[0]
+    assert after[1] > before[1]
+
+
 def test_stats(cache: Caching) -> None:
     text = new_text()
     cache.ask_and_keep(text, model="dear")
