@@ -24,6 +24,7 @@ from headgate.app import serve as serve_sidecar
 from headgate.cache_cli import cache_app
 from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
 from headgate.envoy_cli import drain, envoy, render_files
+from headgate.import_cli import import_app
 from headgate.ratelimit_cli import ratelimit_app
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
@@ -55,6 +56,7 @@ app.add_typer(cache_app, name="cache")
 app.command("envoy")(envoy)
 app.command("drain")(drain)
 render_app.command("files")(render_files)
+app.add_typer(import_app, name="import")
 
 _out = Console()
 _err = Console(stderr=True)
