@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headgate.importing import litellm, litellm_keys
+from headgate.importing import litellm, litellm_keys, ratelimit
 from headgate.importing.report import Entry, Outcome, rows
 from headgate.importing.result import Result
 from sidecar.configfile import MAX_FILE_BYTES
@@ -68,7 +68,7 @@ def show(title: str, entries: tuple[Entry, ...]) -> None:
     console.print(", ".join(f"{count} {one.value}" for one, count in counts.items()))
 
 
-def _write(make: Callable[[], Result], source: Path, output: Path | None, *, force: bool) -> None:
+def _write(make: Callable[[], Result], output: Path | None, *, force: bool) -> None:
     """Make, check, write, report. Nothing is written when it could not be used."""
     try:
         result = make()
@@ -87,15 +87,16 @@ def _write(make: Callable[[], Result], source: Path, output: Path | None, *, for
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             _fail(ConfigError([Problem(str(output), "", f"cannot be written: {error.strerror}")]))
-    show(f"{source}", result.entries)
-    if result.keys_entries:
-        show("the keys", result.keys_entries)
+    for name, entries in result.reports.items():
+        show(name, entries)
     console = _console()
     console.print(
         f"written: {len(settings.providers)} providers, {len(settings.models)} models, {len(settings.keys)} keys"
     )
     if result.variables:
         console.print(f"set before `headgate check`: {', '.join(sorted(result.variables))}", soft_wrap=True)
+    for note in result.notes:
+        console.print(note, markup=False, soft_wrap=True)
 
 
 @import_app.command("litellm")
@@ -117,4 +118,32 @@ def import_litellm(
         now = datetime.now(UTC)
         return litellm.convert(old, os.environ, now, keys=listed, through=through, wanted=model or [])
 
-    _write(make, file, output, force=force)
+    _write(make, output, force=force)
+
+
+@import_app.command("ratelimit")
+def import_ratelimit(
+    paths: Annotated[list[Path], typer.Argument(help="rule files, or folders of them")],
+    output: OutputOption = None,
+    env: Annotated[Path | None, typer.Option(help="the deployment's variables, NAME=value in each line")] = None,
+    merge: Annotated[bool, typer.Option(help="several files may hold the same domain")] = False,
+    force: ForceOption = False,
+) -> None:
+    """Check envoyproxy/ratelimit's files (they are served as they are) and write what belongs into headgate.yaml."""
+
+    def make() -> Result:
+        files = [(str(path), read_text(path)) for path in _rule_files(paths)]
+        variables = ratelimit.read_variables(read_text(env), str(env)) if env is not None else None
+        return ratelimit.convert(files, str(paths[0]), variables, merge=merge)
+
+    _write(make, output, force=force)
+
+
+def _rule_files(paths: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(one for one in path.iterdir() if one.is_file() and one.name[:1] != ".") if path.is_dir() else []
+        if path.is_dir() and not inside:
+            raise ConfigError([Problem(str(path), "", "holds no rule file", "name the folder with the rules")])
+        found += inside or [path]
+    return found

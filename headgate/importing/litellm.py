@@ -60,18 +60,19 @@ def convert(
     litellm_models.add(work, requested)
     litellm_settings.add(work)
     _master_key(work)
-    entries: tuple[Entry, ...] = ()
+    reports: dict[str, tuple[Entry, ...]] = {file.name: ()}
     if keys is not None:
         ledger = Ledger(keys)
         litellm_keys.add(work, keys, ledger)
-        entries = ledger.entries()
+        reports[keys.name] = ledger.entries()
     for key in file.values:
         if key in _OTHER:
             work.said.missing((key,), *_OTHER[key])
     if not document.values["models"]:
         raise ConfigError([_nothing(work)])
     _finish(work)
-    return Result(document, work.said.entries(), secrets.variables, keys_entries=entries)
+    reports[file.name] = work.said.entries()
+    return Result(document, reports, secrets.variables)
 
 
 def _nothing(work: Work) -> Problem:

@@ -16,13 +16,16 @@ from sidecar.settings import load
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The new configuration, what became of every key of the old one, and the variables that the new one refers to
-    (with a value of the kind that each needs). `keys_entries` is the report of a file of keys."""
+    """The new configuration, and what became of every key of each file that was read.
+
+    `variables` are those that the new one refers to, with a value of the kind that each needs. `notes` are what else
+    there is to know, in the order to read it in.
+    """
 
     document: Document
-    entries: tuple[Entry, ...]
+    reports: Mapping[str, tuple[Entry, ...]]
     variables: Mapping[str, str] = field(default_factory=dict)
-    keys_entries: tuple[Entry, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def check(self, name: str) -> Settings:
         """The settings that this becomes once its variables are set. Raises `ConfigError` when it cannot be used."""
