@@ -53,6 +53,7 @@ def add(work: Work, requested: set[str]) -> None:
             work.said.missing(("model_list",), "is no list of models")
         return
     _reserve(listed, work)
+    taken: set[KeyPath] = set()
     for index, entry in enumerate(listed):
         path: KeyPath = ("model_list", index)
         params, info = _parts(entry, work, path)
@@ -72,11 +73,14 @@ def add(work: Work, requested: set[str]) -> None:
             found = target(its, info, one, work.said, path, work.providers)
             if found is None:
                 continue
+            taken.add(path)
             groups.setdefault(one, []).append(_placed(found, its, work, path))
             by_id[str(info.get("id", ""))] = [groups[one][-1]]
             for access in _names(info.get("access_groups")):
                 work.groups.setdefault(access, set()).add(one)
         work.said.kept((*path, "model_name"))
+        if path not in taken:
+            _lost(params, info, work, path)
         _others(params, info, work, path)
     by_id.pop("", None)
     rules = routing(work, {*groups, *by_id})
@@ -190,6 +194,14 @@ def _placed(found: Target, params: Mapping[str, Any], work: Work, path: KeyPath)
     return Target(found.provider, found.model, weight, int(order or 0), found.cost, longest, found.operations)
 
 
+def _lost(params: Mapping[str, Any], info: Mapping[str, Any], work: Work, path: KeyPath) -> None:
+    """What stands at a deployment that is not taken over: why is said at its model."""
+    for section, values in (("litellm_params", params), ("model_info", info)):
+        for key in values:
+            if not work.said.mentioned((*path, section, key)):
+                work.said.missing((*path, section, key), "belongs to a deployment that is not taken over")
+
+
 def _others(params: Mapping[str, Any], info: Mapping[str, Any], work: Work, path: KeyPath) -> None:
     """Whatever else stands at a deployment."""
     where = (*path, "litellm_params")
@@ -202,8 +214,6 @@ def _others(params: Mapping[str, Any], info: Mapping[str, Any], work: Work, path
             work.said.missing((*where, key), *_PARAMS[key])
         elif key in _DEFAULTS:
             work.said.missing((*where, key), "requests get no default values", "let the client send it")
-        elif key.startswith(("aws_", "vertex_", "watsonx_", "s3_")):
-            work.said.missing((*where, key), "belongs to a provider that is not served")
     for key in info:
         if key == "access_groups":
             work.said.kept((*path, "model_info", key), "written out where keys name them (--keys)")

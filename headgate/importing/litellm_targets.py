@@ -90,21 +90,17 @@ def target(
         said.changed((*where, "model"), vendor.note)
     else:
         said.kept((*where, "model"))
-    if vendor_name == "huggingface" and "base_url" in settings:
-        settings["preset"] = "tgi"
     name = own.name(_provider_name(vendor_name, vendor, settings), settings)
     served = PRESETS[vendor.preset].quirks.operations if vendor.preset else frozenset()
     return Target(name, model, operations=frozenset(served), cost=_cost(params, info, said, path))
 
 
 def _reason(name: str, vendor: Vendor | None, model: str, group: str) -> str:
-    if not name:
-        return "no provider can be told from the model's name"
-    if vendor is None:
-        return UNSUPPORTED.get(name, "there is no preset for this provider")
     if "*" in model or "*" in group:
         return "models are named one by one: a pattern is none"
-    return ""
+    if not name:
+        return "no provider can be told from the model's name"
+    return "" if vendor is not None else UNSUPPORTED.get(name, "there is no preset for this provider")
 
 
 def _login_reason(vendor: str, params: dict[str, Any]) -> str:
@@ -144,11 +140,14 @@ def _settings(
         if vendor.native:
             said.missing((*where, key), "this address speaks the vendor's own API, as far as can be told", THROUGH)
             return None
-        url = _base_url(name, given, vendor.suffix, secrets)
+        own_tgi = name == "huggingface"
+        url = _base_url(name, given, "/v1" if own_tgi else vendor.suffix, secrets)
         if url is None:
             said.missing((*where, key), "is no base URL", "write https://host/path without a query")
             return None
         settings["base_url"] = url
+        if own_tgi:
+            settings["preset"] = "tgi"
         if name in ("openai", "text-completion-openai"):
             settings = {"dialect": "openai", "base_url": url}
     if "base_url" not in settings and (preset is None or not preset.base_url):
@@ -209,7 +208,8 @@ def _credentials(
 ) -> None:  # fmt: skip
     given = params.get("api_key")
     if isinstance(given, str) and given:
-        usual = vendor.key or f"{variable_name(_provider_name(name, vendor, settings))}_API_KEY"
+        named = vendor.key and "dialect" not in settings
+        usual = vendor.key if named else f"{variable_name(_provider_name(name, vendor, settings))}_API_KEY"
         settings["api_key"], written = secrets.reference(given, usual)
         if written:
             note = f"a key stands in the file: it is ${{{settings['api_key'][2:-1]}}} now"
