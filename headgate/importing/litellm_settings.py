@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from headgate.importing.litellm_work import Work, flag, number
-from headgate.importing.secrets import plain
+from headgate.importing.secrets import plain, resolved
+from ratelimit.storage import check_url
 from sidecar.configfile import KeyPath
 
 _ENCODE = "percent-encode what is special in the password (docs/configuration.md, store)"
@@ -153,10 +154,22 @@ def _general(work: Work) -> None:
 
 
 def _stores(work: Work) -> None:
-    router = work.section("router_settings")
-    url = _redis(work, router, ("router_settings",), "redis_")
+    path: KeyPath = ("router_settings",)
+    url = _usable(work, _redis(work, work.section("router_settings"), path, "redis_"), path)
     if url:
         work.document.values["store"] = url
+
+
+def _usable(work: Work, url: str, path: KeyPath) -> str:
+    """The URL; "" when it could not be used, which is reported."""
+    if not url:
+        return ""
+    try:
+        check_url(resolved(url, work.secrets))
+    except ValueError:
+        work.said.missing(path, "names no Redis that can be used", "write `store:` by hand (docs/configuration.md)")
+        return ""
+    return url
 
 
 def _redis(work: Work, values: dict[str, Any], path: KeyPath, prefix: str) -> str:
@@ -263,7 +276,8 @@ def _cache_store(work: Work, params: dict[str, Any], under: KeyPath, kind: str) 
         url = _redis(work, params, under, "") or "redis://:${REDIS_PASSWORD:-}@${REDIS_HOST}:${REDIS_PORT:-6379}"
         if "${REDIS_HOST}" in url:
             work.secrets.variable("REDIS_HOST", "localhost")
-        if url != work.document.values.get("store"):
+        url = _usable(work, url, under)
+        if url and url != work.document.values.get("store"):
             work.document.values["cache"] = {"store": url}
     if "supported_call_types" in params:
         said.changed((*under, "supported_call_types"), "chat, completions, responses and embeddings, nothing else")

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from extproc.providers.presets import PRESETS
+from extproc.settings import ProviderSettings
 from headgate.importing.document import Document
 from headgate.importing.litellm_vendors import UNSUPPORTED, VENDORS, Vendor, split
 from headgate.importing.report import Ledger
-from headgate.importing.secrets import Secrets, plain, variable_name
+from headgate.importing.secrets import Secrets, plain, resolved, variable_name
 from sidecar.configfile import KeyPath
 
 WAIT = 600  # seconds that LiteLLM waits for an answer when nothing else is said
@@ -168,6 +171,14 @@ def _settings(
         else:
             said.changed((*where, "additional_drop_params"), "`drops`, for the fields of the first level only")
     settings["idle_timeout"] = WAIT
+    try:
+        ProviderSettings.model_validate(resolved(settings, secrets))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        said.missing(
+            (*where, "model"), f"its `{wrong['loc'][0] if wrong['loc'] else 'provider'}` cannot be used", "mend it"
+        )
+        return None
     return settings
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sidecar.configfile import resolve
 
 _REFERENCE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _NO_VARIABLE = re.compile(r"[^A-Z0-9]+")
@@ -49,6 +53,18 @@ def plain(value: str, secrets: Secrets, example: str) -> str:
     if _REFERENCE.fullmatch(value):
         return secrets.reference(value, "", example)[0]
     return value.replace("${", "$${")
+
+
+def resolved(value: Any, secrets: Secrets) -> Any:
+    """`value` with an example in place of every reference, to see whether it could be used."""
+    if isinstance(value, dict):
+        return {key: resolved(one, secrets) for key, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    try:
+        return resolve(value, secrets.variables, Path())
+    except LookupError:
+        return ""
 
 
 def variable_name(text: str) -> str:

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from headgate.cli import app
-from headgate.importing.report import Ledger, leaves
+from headgate.importing.report import leaves
 from headgate.importing.result import Result as Imported
 from headgate.settings import Settings
 from sidecar.configfile import ConfigFile
@@ -45,7 +45,4 @@ def everything(result: Imported) -> str:
 
 
 def variables_in(text: str) -> set[str]:
-    return {name for name in re.findall(r"\$\{([A-Za-z0-9_]+)\}", text)}
-
-
-__all__ = ["SAMPLES", "Ledger", "everything", "run", "settings_of", "uncovered", "values_of", "variables_in"]
+    return set(re.findall(r"\$\{([A-Za-z0-9_]+)\}", text))
