@@ -179,7 +179,9 @@ def _placed(found: Target, params: Mapping[str, Any], work: Work, path: KeyPath)
         if key == "weight":
             work.said.kept((*where, key))
         else:
-            work.said.changed((*where, key), "its share of the load, no limit: deployments have none", "limit the keys")
+            work.said.changed(
+                (*where, key), "`weight`, its share of the load; no limit: deployments have none", "limit the keys"
+            )
         if weight is None and given is not None and given >= 0:
             weight = round(given * 1000) if key == "weight" and given != int(given) else int(given)
     order = number(params.get("order"))
