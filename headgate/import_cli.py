@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headgate.importing import litellm, litellm_keys, ratelimit
+from headgate.importing import envoy_ai_gateway, litellm, litellm_keys, portkey, ratelimit
 from headgate.importing.report import Entry, Outcome, rows
 from headgate.importing.result import Result
 from sidecar.configfile import MAX_FILE_BYTES
@@ -147,3 +147,32 @@ def _rule_files(paths: list[Path]) -> list[Path]:
             raise ConfigError([Problem(str(path), "", "holds no rule file", "name the folder with the rules")])
         found += inside or [path]
     return found
+
+
+@import_app.command("portkey")
+def import_portkey(
+    file: FileArgument,
+    output: OutputOption = None,
+    name: Annotated[str, typer.Option(help="what the model is called; else as the file")] = "",
+    model: Annotated[list[str] | None, typer.Option(help="a model that clients use with this config")] = None,
+    provider: Annotated[list[str] | None, typer.Option(help="whose a virtual key is: SLUG=openai")] = None,
+    force: ForceOption = False,
+) -> None:
+    """Read a Portkey config (JSON): one config becomes one model."""
+
+    def make() -> Result:
+        known = dict(one.removeprefix("@").split("=", 1) for one in provider or [] if "=" in one)
+        config = portkey.read(read_text(file), str(file))
+        return portkey.convert(config, name or file.stem, wanted=model or [], known=known)
+
+    _write(make, output, force=force)
+
+
+@import_app.command("envoy-ai-gateway")
+def import_envoy_ai_gateway(
+    file: FileArgument,
+    output: OutputOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Read Envoy AI Gateway's resources (one YAML file of several documents)."""
+    _write(lambda: envoy_ai_gateway.convert(envoy_ai_gateway.read(read_text(file), str(file))), output, force=force)

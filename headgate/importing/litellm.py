@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headgate.importing import litellm_keys, litellm_models, litellm_settings
 from headgate.importing.document import Document
-from headgate.importing.litellm_targets import WAIT, Providers
+from headgate.importing.litellm_targets import WAIT, LiteLLMProviders
 from headgate.importing.litellm_work import Work
 from headgate.importing.report import Entry, Ledger
 from headgate.importing.result import Result
@@ -55,7 +55,16 @@ def convert(
     """
     document, secrets = Document(), Secrets()
     document.values = {"providers": {}, "models": {}, "keys": []}
-    work = Work(file, Ledger(file), document, secrets, Providers(document, secrets, through), environment, now, wanted)
+    work = Work(
+        file,
+        Ledger(file),
+        document,
+        secrets,
+        LiteLLMProviders(document, secrets, through=through),
+        environment,
+        now,
+        wanted,
+    )
     requested = litellm_keys.models_named(keys) if keys else set()
     litellm_models.add(work, requested)
     litellm_settings.add(work)

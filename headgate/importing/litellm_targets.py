@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from extproc.providers.presets import PRESETS
-from extproc.settings import ProviderSettings
-from headgate.importing.document import Document
 from headgate.importing.litellm_vendors import UNSUPPORTED, VENDORS, Vendor, split
+from headgate.importing.providers import Providers, fault
 from headgate.importing.report import Ledger
-from headgate.importing.secrets import Secrets, plain, resolved, variable_name
+from headgate.importing.secrets import Secrets, plain, variable_name
 from sidecar.configfile import KeyPath
 
 WAIT = 600  # seconds that LiteLLM waits for an answer when nothing else is said
@@ -38,25 +35,10 @@ class Target:
 
 
 @dataclass(slots=True)
-class Providers:
-    """The providers so far: deployments that share address, key and rest share one."""
+class LiteLLMProviders(Providers):
+    """Our providers, and the LiteLLM that stays behind us when `through` is its URL."""
 
-    document: Document
-    secrets: Secrets
     through: str = ""
-    _names: dict[str, str] = field(default_factory=dict)
-
-    def name(self, wanted: str, settings: dict[str, Any]) -> str:
-        """The provider with these settings, by its name or a new one like `wanted`."""
-        signature = repr(settings)
-        if signature in self._names:
-            return self._names[signature]
-        wanted = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-._")[:56] or "provider"
-        taken = set(self._names.values())
-        name = next(one for one in (wanted, *(f"{wanted}-{n}" for n in range(2, 10_000))) if one not in taken)
-        self._names[signature] = name
-        self.document.values.setdefault("providers", {})[name] = settings
-        return name
 
     def old_gateway(self) -> str:
         """The LiteLLM that is left behind us, for what only it can serve."""
@@ -69,7 +51,7 @@ class Providers:
 
 
 def target(
-    params: dict[str, Any], info: dict[str, Any], group: str, said: Ledger, path: KeyPath, own: Providers
+    params: dict[str, Any], info: dict[str, Any], group: str, said: Ledger, path: KeyPath, own: LiteLLMProviders
 ) -> Target | None:
     """One deployment's target, None when there is none for it; reports its keys that name provider and model."""
     where = (*path, "litellm_params")
@@ -113,7 +95,7 @@ def _login_reason(vendor: str, params: dict[str, Any]) -> str:
 
 
 def _left_behind(
-    params: dict[str, Any], group: str, reason: str, said: Ledger, path: KeyPath, own: Providers
+    params: dict[str, Any], group: str, reason: str, said: Ledger, path: KeyPath, own: LiteLLMProviders
 ) -> Target | None:
     where = (*path, "litellm_params")
     if "*" in group:
@@ -171,13 +153,9 @@ def _settings(
         else:
             said.changed((*where, "additional_drop_params"), "`drops`, for the fields of the first level only")
     settings["idle_timeout"] = WAIT
-    try:
-        ProviderSettings.model_validate(resolved(settings, secrets))
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        said.missing(
-            (*where, "model"), f"its `{wrong['loc'][0] if wrong['loc'] else 'provider'}` cannot be used", "mend it"
-        )
+    wrong = fault(settings, secrets)
+    if wrong:
+        said.missing((*where, "model"), f"its `{wrong}` cannot be used", "mend it")
         return None
     return settings
 

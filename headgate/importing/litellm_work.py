@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from headgate.importing.document import Document
-from headgate.importing.litellm_targets import Providers
+from headgate.importing.litellm_targets import LiteLLMProviders
 from headgate.importing.report import Ledger
 from headgate.importing.secrets import Secrets
 from sidecar.configfile import ConfigFile
@@ -23,7 +23,7 @@ class Work:
     said: Ledger
     document: Document
     secrets: Secrets
-    providers: Providers
+    providers: LiteLLMProviders
     environment: Mapping[str, str]
     now: datetime
     wanted: Sequence[str] = ()
