@@ -278,7 +278,7 @@ def _leaf(node: dict[str, Any], path: KeyPath, work: _Work) -> _Target | None:
         said.missing((*path, source) if source in node else path, f"its `{wrong}` cannot be used", "write it by hand")
         _rest(node, path, said)
         return None
-    if source in node:
+    if source in node and not said.mentioned((*path, source)):
         said.kept((*path, source))
     if "model" in params:
         said.kept((*path, "override_params", "model"))
