@@ -16,6 +16,7 @@ from sidecar.configfile import KeyPath
 _MOST_TARGETS = 64
 _MOST_WEIGHT = 1_000_000
 _DEEPEST = 5  # LiteLLM's max_fallbacks
+_STREAMS = "`timeouts.first_byte` and `idle` of a model are for all its requests"
 # litellm_params that say nothing that we would need, and those that we have no place for.
 _PARAMS = {
     "tags": ("requests are not routed by tags", "give each tag a model name of its own"),
@@ -28,6 +29,7 @@ _PARAMS = {
     "budget_duration": ("there are no budgets in money yet", "limit tokens by key"),
     "use_in_pass_through": ("a key says it", "give the key `passthrough: [PROVIDER]`"),
     "configurable_clientside_auth_params": ("a key says it", "`own_provider_keys: true`, header x-provider-key"),
+    "mock_timeout": ("nothing is made up", "`headgate fake-provider` is a provider for tests"),
     "mock_response": ("nothing is made up", "`headgate fake-provider` is a provider for tests"),
     "cache_control_injection_points": ("bodies are not changed that far", "let the client set cache_control"),
     "merge_reasoning_content_in_choices": ("answers are not changed", ""),
@@ -132,9 +134,15 @@ def _expanded(
     """The deployment; of a pattern one for each model that is known to be used."""
     if "*" not in name:
         return [(name, params)]
-    taken = {str(one.get("model_name")) for one in work.file.values["model_list"] if isinstance(one, dict)}
-    mentioned = [*work.wanted, *sorted(requested), *_mentioned(work)]
-    used = [one for one in dict.fromkeys(mentioned) if one not in taken and fnmatchcase(one, name) and "*" not in one]
+    names = {str(one.get("model_name")) for one in work.file.values["model_list"] if isinstance(one, dict)}
+    patterns = sorted((one for one in names if "*" in one), key=len, reverse=True)
+    mentioned = dict.fromkeys(one for one in (*work.wanted, *sorted(requested), *_mentioned(work)) if one not in names)
+    # LiteLLM takes the most specific pattern, too.
+    used = [
+        one
+        for one in mentioned
+        if "*" not in one and name == next((pattern for pattern in patterns if fnmatchcase(one, pattern)), "")
+    ]
     if not used:
         return [(name, params)]
     listed = ", ".join(used)
@@ -148,8 +156,11 @@ def _mentioned(work: Work) -> Iterable[str]:
     """Models that fallbacks and aliases name."""
     for section in ("router_settings", "litellm_settings"):
         values = work.file.values.get(section)
-        for key in ("fallbacks", "default_fallbacks", "model_group_alias"):
+        for key in ("fallbacks", "default_fallbacks"):
             yield from _strings(values.get(key) if isinstance(values, dict) else None)
+        aliases = values.get("model_group_alias") if isinstance(values, dict) else None
+        for aliased in aliases.values() if isinstance(aliases, dict) else ():
+            yield str(aliased.get("model") if isinstance(aliased, dict) else aliased)
 
 
 def _strings(value: Any) -> Iterable[str]:
@@ -187,12 +198,11 @@ def _placed(found: Target, params: Mapping[str, Any], work: Work, path: KeyPath)
     order = number(params.get("order"))
     if "order" in params:
         work.said.kept((*where, "order"), "`priority`")
-    times = [number(params.get(key)) for key in ("timeout", "stream_timeout")]
-    longest = max((one for one in times if one), default=None)
+    longest = number(params.get("timeout")) or None
     if "timeout" in params:
         work.said.changed((*where, "timeout"), "`timeouts.first_byte` of the model, the longest of its deployments")
     if "stream_timeout" in params:
-        work.said.changed((*where, "stream_timeout"), "streams have no time of their own: the longer of both counts")
+        work.said.missing((*where, "stream_timeout"), "streams have no time of their own", _STREAMS)
     return Target(found.provider, found.model, weight, int(order or 0), found.cost, longest, found.operations)
 
 
@@ -221,6 +231,8 @@ def _others(params: Mapping[str, Any], info: Mapping[str, Any], work: Work, path
             work.said.kept((*path, "model_info", key), "written out where keys name them (--keys)")
         elif work.said.mentioned((*path, "model_info", key)):
             continue
+        elif key.startswith("health_check_"):
+            work.said.changed((*path, "model_info", key), "a provider is asked, no model: its `health_check`")
         elif key in _INFO or key.startswith(("supports_", "max_", "litellm_")):
             work.said.kept((*path, "model_info", key), "only described it: not needed")
 
@@ -289,7 +301,7 @@ def _level(level: list[Target], priority: int, seen: set[tuple[str, str]]) -> li
     most = max(shares.values(), default=1) // divisor
     made: list[dict[str, Any]] = []
     for provider, model in shares:
-        new: dict[str, Any] = {"provider": provider, "model": model}
+        new: dict[str, Any] = {"provider": provider, **({"model": model} if model else {})}
         share = shares[provider, model] // (divisor or 1)
         if most > _MOST_WEIGHT and share:
             share = max(share * _MOST_WEIGHT // most, 1)

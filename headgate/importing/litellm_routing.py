@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extproc.settings import TRIGGERS
+from headgate.importing.litellm_targets import WAIT
 from headgate.importing.litellm_work import Work, number
 from sidecar.configfile import KeyPath
 
@@ -96,7 +97,7 @@ class Routing:
             model["attempts"] = attempts
         if self.untried and not has_fallbacks:
             model["retry_on"] = [one for one in TRIGGERS if one not in self.untried]
-        if timeout:
+        if timeout and timeout != WAIT:  # that long is what the providers' `idle_timeout` says
             model["timeouts"] = {"first_byte": seconds(timeout)}
             if timeout > _IDLE:
                 model["timeouts"]["idle"] = seconds(timeout)
@@ -148,7 +149,7 @@ def _read(found: Routing, path: KeyPath, value: Any, work: Work, known: Collecti
         found.timeout = number(value) or found.timeout
         said.changed(path, "`timeouts.first_byte`: until an attempt's answer begins, then the next target")
     elif key == "stream_timeout":
-        said.changed(path, "streams have no time of their own", "`timeouts.idle` of a model ends a silent stream")
+        said.missing(path, "streams have no time of their own", "`timeouts.idle` of a model ends a silent stream")
     elif key == "model_group_alias":
         _aliases(found, path, value, work, known)
     elif key in _CHANGED:

@@ -170,6 +170,38 @@ def test_a_pattern_becomes_the_models_that_are_named_somewhere() -> None:
     assert outcome(of("wildcards"), "model_list", 1, "litellm_params", "model") is Outcome.MISSING
 
 
+def test_of_two_patterns_the_most_specific_one_is_taken_and_an_alias_is_no_use_of_one() -> None:
+    config = (
+        'model_list:\n- {model_name: "*", litellm_params: {model: "openai/*"}}\n'
+        '- {model_name: "groq/*", litellm_params: {model: "groq/*"}}\n- {model_name: m, litellm_params: {model: openai/a}}\n'
+        "router_settings: {model_group_alias: {short: groq/llama, other: m}, fallbacks: [{m: [o3]}]}"
+    )
+    models = values_of(text(config))["models"]
+    assert models["groq/llama"] == models["short"] == {"provider": "groq", "model": "llama"}
+    assert models["o3"] == {"provider": "openai"}
+    assert set(models) == {"groq/llama", "o3", "m", "short", "other"}
+
+
+@pytest.mark.parametrize(
+    ("params", "timeouts"),
+    [
+        ({"timeout": 20}, {"first_byte": 20}),
+        ({"timeout": 20, "stream_timeout": 50}, {"first_byte": 20}),
+        ({"stream_timeout": 0.001}, None),
+        ({"timeout": 600}, None),
+        ({"timeout": 900}, {"first_byte": 900, "idle": 900}),
+    ],
+)
+def test_timeouts(params: dict[str, Any], timeouts: dict[str, Any] | None) -> None:
+    model = values_of(text(deployment(model="openai/a", **params)))["models"]["m"]
+    assert model.get("timeouts") == timeouts
+
+
+def test_a_deployment_without_a_name_has_the_models() -> None:
+    made = values_of(text(deployment(model="azure/", api_base="https://a.openai.azure.com", api_version="v1")))
+    assert made["models"]["m"] == {"provider": "azure-a"}
+
+
 def test_what_cannot_be_served_goes_through_the_old_gateway_when_asked_to() -> None:
     models = values_of(of("unsupported", through="http://litellm:4000"))["models"]
     assert models["gemini-pro"] == {"provider": "litellm"}
