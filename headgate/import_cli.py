@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.text import Text
 from headgate.importing import envoy_ai_gateway, litellm, litellm_keys, portkey, ratelimit
 from headgate.importing.report import Entry, Outcome, rows
 from headgate.importing.result import Result
+from headgate.terminal import fail
 from sidecar.configfile import MAX_FILE_BYTES
 from sidecar.errors import ConfigError, Problem
 
@@ -36,13 +37,6 @@ def _console() -> Console:
     return Console(stderr=True, highlight=False, width=wide)
 
 
-def _fail(error: ConfigError) -> NoReturn:
-    console = _console()
-    for problem in error.problems:
-        console.print(str(problem), style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
-
-
 def read_text(path: Path) -> str:
     """The text of a file. Raises `ConfigError`."""
     try:
@@ -56,12 +50,12 @@ def read_text(path: Path) -> str:
 
 def show(title: str, entries: tuple[Entry, ...]) -> None:
     """The report: every key of the file, the same of several places in one row."""
-    table = Table("line", "key", "", "how or why, and what to do", title=title, title_justify="left", box=None)
+    table = Table("line", "key", "", "how or why, and what to do", title=Text(title), title_justify="left", box=None)
     for row in rows(entries):
         lines = ", ".join(str(line) for line in row.lines[:6]) + (", …" if len(row.lines) > 6 else "")
         said = "; ".join(text for text in (row.note, row.mend) if text)
         outcome = Text(row.outcome.value, style=_COLOURS[row.outcome])
-        table.add_row(lines, Text(row.key, overflow="fold"), outcome, Text(said))
+        table.add_row(lines, Text(row.key, overflow="fold"), outcome, Text(said, overflow="fold"))
     console = _console()
     console.print(table)
     counts = {one: sum(entry.outcome is one for entry in entries) for one in Outcome}
@@ -77,7 +71,7 @@ def _write(make: Callable[[], Result], output: Path | None, *, force: bool) -> N
         if output is not None and output.exists() and not force:
             raise ConfigError([Problem(str(output), "", "exists", "write to another file, or add --force")])
     except ConfigError as error:
-        _fail(error)
+        fail(error)
     text = result.document.text()
     if output is None:
         sys.stdout.write(text)
@@ -86,7 +80,7 @@ def _write(make: Callable[[], Result], output: Path | None, *, force: bool) -> N
         try:
             output.write_text(text, encoding="utf-8")
         except OSError as error:
-            _fail(ConfigError([Problem(str(output), "", f"cannot be written: {error.strerror}")]))
+            fail(ConfigError([Problem(str(output), "", f"cannot be written: {error.strerror}")]))
     for name, entries in result.reports.items():
         show(name, entries)
     console = _console()

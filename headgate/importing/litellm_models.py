@@ -203,7 +203,7 @@ def _placed(found: Target, params: Mapping[str, Any], work: Work, path: KeyPath)
         work.said.changed((*where, "timeout"), "`timeouts.first_byte` of the model, the longest of its deployments")
     if "stream_timeout" in params:
         work.said.missing((*where, "stream_timeout"), "streams have no time of their own", _STREAMS)
-    return Target(found.provider, found.model, weight, int(order or 0), found.cost, longest, found.operations)
+    return Target(found.provider, found.model, weight, int(order or 0), found.cost, longest)
 
 
 def _lost(params: Mapping[str, Any], info: Mapping[str, Any], work: Work, path: KeyPath) -> None:

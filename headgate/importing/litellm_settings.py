@@ -217,6 +217,8 @@ def _redis(work: Work, values: dict[str, Any], path: KeyPath, prefix: str) -> st
         return ""
     said.kept((*path, f"{prefix}host"), "`store`" if path == ("router_settings",) else "`cache.store`")
     port, database = values.get(f"{prefix}port"), values.get(f"{prefix}db")
+    if "@" in str(host):
+        return "redis://"  # who logs in has no place there: reported as what cannot be used
     url = f"{scheme}://{login}{plain(str(host), secrets, 'localhost')}"
     if port is not None:
         said.kept((*path, f"{prefix}port"))

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from extproc.providers.presets import PRESETS
+from extproc.providers.quirks import ALL_OPERATIONS
 from headgate.importing.litellm_vendors import UNSUPPORTED, VENDORS, Vendor, split
 from headgate.importing.providers import Providers, fault
 from headgate.importing.report import Ledger
@@ -18,6 +19,11 @@ WAIT = 600  # seconds that LiteLLM waits for an answer when nothing else is said
 THROUGH = "leave it in LiteLLM and name that with --through, or take an OpenAI-compatible endpoint"
 _NEEDED = frozenset({"model", "messages", "input", "prompt", "stream"})
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_MODES = {
+    "chat": "chat.completions", "completion": "completions", "embedding": "embeddings", "responses": "responses",
+    "image_generation": "images.generations", "image_edit": "images.edits", "audio_speech": "audio.speech",
+    "audio_transcription": "audio.transcriptions", "moderation": "moderations",
+}  # fmt: skip
 _AZURE_LOGINS = ("azure_ad_token", "tenant_id", "client_id", "client_secret", "azure_username", "azure_password")
 
 
@@ -31,7 +37,6 @@ class Target:
     order: int = 0
     cost: tuple[float, float] = (0.0, 0.0)
     timeout: float | None = None
-    operations: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -76,8 +81,24 @@ def target(
     else:
         said.kept((*where, "model"))
     name = own.name(_provider_name(vendor_name, vendor, settings), settings)
-    served = PRESETS[vendor.preset].quirks.operations if vendor.preset else frozenset()
-    return Target(name, model, operations=frozenset(served), cost=_cost(params, info, said, path))
+    _mode(info, vendor, said, path)
+    model = model.replace("${", "$${")  # no reference of ours
+    return Target(name, model, cost=_cost(params, info, said, path))
+
+
+def _mode(info: dict[str, Any], vendor: Vendor, said: Ledger, path: KeyPath) -> None:
+    """Whether the preset serves what the deployment is for."""
+    where = (*path, "model_info", "mode")
+    if "mode" not in info:
+        return
+    operation = _MODES.get(str(info["mode"]))
+    served = PRESETS[vendor.preset].quirks.operations if vendor.preset else ALL_OPERATIONS
+    if operation is None:
+        said.missing(where, "is no operation that is routed", "`passthrough` of a key, /p/PROVIDER/…")
+    elif operation not in served:
+        said.missing(where, f"the preset does not serve {operation}", "`serves` of the provider, if it does")
+    else:
+        said.kept(where, "only described it: not needed")
 
 
 def _reason(name: str, vendor: Vendor | None, model: str, group: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.importing import litellm, litellm_keys
+from headgate.importing import litellm
 from headgate.importing.litellm_vendors import UNSUPPORTED, VENDORS, split
 from headgate.importing.report import Outcome
 from headgate.importing.result import Result
@@ -55,11 +55,6 @@ def deployment(**params: Any) -> str:
     import json
 
     return f"model_list: [{{model_name: m, litellm_params: {json.dumps(params)}}}]"
-
-
-def keys(name: str) -> ConfigFile:
-    path = SAMPLES / name
-    return litellm_keys.read(path.read_text(), path.name)
 
 
 @EVERY_SAMPLE
@@ -197,6 +192,19 @@ def test_timeouts(params: dict[str, Any], timeouts: dict[str, Any] | None) -> No
     assert model.get("timeouts") == timeouts
 
 
+@pytest.mark.parametrize(
+    ("model", "mode", "found"),
+    [
+        ("openai/a", "embedding", Outcome.KEPT),
+        ("anthropic/a", "embedding", Outcome.MISSING),
+        ("openai/a", "rerank", Outcome.MISSING),
+    ],
+)
+def test_what_a_deployment_is_for(model: str, mode: str, found: Outcome) -> None:
+    config = f"model_list: [{{model_name: m, litellm_params: {{model: {model}}}, model_info: {{mode: {mode}}}}}]"
+    assert outcome(text(config), "model_list", 0, "model_info", "mode") is found
+
+
 def test_a_deployment_without_a_name_has_the_models() -> None:
     made = values_of(text(deployment(model="azure/", api_base="https://a.openai.azure.com", api_version="v1")))
     assert made["models"]["m"] == {"provider": "azure-a"}
@@ -281,50 +289,6 @@ def test_a_cache_in_redis_of_which_nothing_is_said_is_the_one_of_the_variables()
     result = text(f"{deployment(model='openai/a')}\nlitellm_settings: {{cache: true, cache_params: {{type: redis}}}}")
     assert values_of(result)["cache"]["store"] == "redis://:${REDIS_PASSWORD:-}@${REDIS_HOST}:${REDIS_PORT:-6379}"
     settings_of(result)
-
-
-def test_virtual_keys_go_on_working() -> None:
-    result = text(
-        "model_list:\n- {model_name: chat, litellm_params: {model: openai/a}}\n"
-        "- {model_name: new, litellm_params: {model: openai/b}, model_info: {access_groups: [beta]}}",
-        keys=keys("litellm_keys.json"),
-    )
-    first, second, third = values_of(result)["keys"]
-    assert first == {
-        "name": "billing-bot",
-        "sha256": "0d7fbd4e1ef5b9efd0aa3c73c1eb6ed9d1f3b1e7b5a8f1c5a8e5a1dbe4a50f01",
-        "models": ["chat", "new"],
-        "team": "finance",
-        "limits": {"requests": "60/min", "tokens": "100000/min"},
-    }
-    assert second["name"] == "key-1d7fbd4e"
-    assert "models" not in second
-    assert third["sha256"].startswith("3d7f")
-    settings_of(result)
-    report = result.reports["litellm_keys.json"]
-    assert {entry.path for entry in report if entry.outcome is Outcome.MISSING} >= {
-        ("keys", 0, "max_budget"), ("keys", 0, "budget_duration"), ("keys", 2), ("keys", 3),
-    }  # fmt: skip
-    assert uncovered(result, keys("litellm_keys.json")) == []
-    assert "sk-not-a-hash" not in everything(result)
-
-
-def test_virtual_keys_of_a_dump() -> None:
-    result = text(
-        deployment(model="openai/a").replace("model_name: m", "model_name: chat"), keys=keys("litellm_keys.csv")
-    )
-    first, second = values_of(result)["keys"]
-    assert first["models"] == ["chat"]
-    assert first["limits"] == {"requests": "60/min"}
-    assert second["name"] == "billing-1d7fbd4e"
-    assert second["limits"] == {"tokens": "5000/min"}
-    assert "without beta" in everything(result)
-
-
-def test_a_key_of_models_that_are_all_gone_may_use_none() -> None:
-    listed = '[{"token": "%s", "models": ["gone"]}]' % ("a" * 64)
-    result = text(deployment(model="openai/a"), keys=litellm_keys.read(listed, "keys.json"))
-    assert values_of(result)["keys"][0]["models"] == []
 
 
 def test_the_command(tmp_path: Path) -> None:
