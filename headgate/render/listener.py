@@ -102,24 +102,37 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         # Idle streams are cut per attempt (route, per_try_idle_timeout), after what each provider may take.
         stream_idle_timeout="0s",
-        early_header_mutation_extensions=[_early_mutation()],
+        early_header_mutation_extensions=[
+            typed(
+                "envoy.http.early_header_mutation.header_mutation",
+                "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                mutations=foreign_headers(),
+            )
+        ],
         local_reply_config=local_replies(settings),
-        access_log=[_access_log(settings)],
+        access_log=[access_log(settings)],
         http_filters=[
-            _size_limit(settings),
-            _ext_proc(settings),
-            *([_record(settings)] if settings.has_cache else []),
-            *([_replay(settings)] if settings.has_paced else []),
-            *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
-            _meter(settings),
+            *http_filters(settings),
             typed(
                 "envoy.filters.http.router",
                 "envoy.extensions.filters.http.router.v3.Router",
                 suppress_envoy_headers=True,
-                upstream_log=[_attempt_log()],
+                upstream_log=[attempt_log()],
             ),
         ],
     )
+
+
+def http_filters(settings: Settings) -> list[Json]:
+    """What a request passes before the router, in this order."""
+    return [
+        _size_limit(settings),
+        _ext_proc(settings),
+        *([_record(settings)] if settings.has_cache else []),
+        *([_replay(settings)] if settings.has_paced else []),
+        *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
+        _meter(settings),
+    ]
 
 
 def _size_limit(settings: Settings) -> Json:
@@ -147,17 +160,14 @@ def _request_header(name: str, value: Json) -> Json:
     return {"single_predicate": {"input": seen, "value_match": value}}
 
 
-def _early_mutation() -> Json:
-    return typed(
-        "envoy.http.early_header_mutation.header_mutation",
-        "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        mutations=[
-            {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": _all_but("x-headgate-", SALT_HEADER)}}}},
-            {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-", "ignore_case": True}}},
-            # Compressed answers cannot be metered: ask for plain ones.
-            {"remove": "accept-encoding"},
-        ],
-    )
+def foreign_headers() -> list[Json]:
+    """Mutations that take out what only we may say to ourselves, and what a request must not ask for."""
+    return [
+        {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": _all_but("x-headgate-", SALT_HEADER)}}}},
+        {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-", "ignore_case": True}}},
+        # Compressed answers cannot be metered: ask for plain ones.
+        {"remove": "accept-encoding"},
+    ]
 
 
 def _all_but(prefix: str, name: str) -> str:
@@ -332,7 +342,7 @@ def _meter(settings: Settings) -> Json:
     )
 
 
-def _attempt_log() -> Json:
+def attempt_log() -> Json:
     """Failed attempts, as soon as they have failed: what a cool-down begins with. The access log tells of others."""
     failed = [
         {
@@ -359,7 +369,8 @@ def _attempt_log() -> Json:
     }
 
 
-def _access_log(settings: Settings) -> Json:
+def access_log(settings: Settings) -> Json:
+    """Every request that has ended: metrics, the log line, settlement, and how targets stand, are made of it."""
     return typed(
         "envoy.access_loggers.http_grpc",
         "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",

@@ -45,21 +45,11 @@ def routes(settings: Settings, policy: Policy) -> Json:
             {
                 "name": "gateway",
                 "domains": ["*"],
-                **_filters_off(settings),
+                **({"typed_per_filter_config": off} if (off := filters_off(settings)) else {}),
                 # For the targets' own filter (attempt.lua), which takes it out again.
                 "include_request_attempt_count": True,
                 "routes": [
-                    *(
-                        route
-                        for name, model in policy.models.items()
-                        for route in _model_routes(settings, policy, settings.models[name], model)
-                    ),
-                    *(
-                        route
-                        for name, one in policy.passthroughs.items()
-                        for route in _passthrough_routes(settings, policy, name, one)
-                    ),
-                    *(_replayed(worker) for worker in range(settings.workers) if settings.has_paced),
+                    *decided_routes(settings, policy),
                     {
                         "match": {"prefix": "/"},
                         "direct_response": {"status": 503},
@@ -70,12 +60,12 @@ def routes(settings: Settings, policy: Policy) -> Json:
     }
 
 
-def _filters_off(settings: Settings) -> Json:
-    """What only some routes turn on."""
+def filters_off(settings: Settings) -> Json:
+    """What only some routes turn on, as a `typed_per_filter_config`."""
     names = [RECORD_FILTER] if settings.has_cache else []
     if settings.has_paced:
         names.append(REPLAY_FILTER)
-    return {"typed_per_filter_config": dict.fromkeys(names, _OFF)} if names else {}
+    return dict.fromkeys(names, _OFF)
 
 
 def _replayed(worker: int) -> Json:
@@ -92,6 +82,23 @@ def _replayed(worker: int) -> Json:
             METER_FILTER: {"@type": _LUA_PER_ROUTE, "disabled": True},
         },
     }
+
+
+def decided_routes(settings: Settings, policy: Policy) -> list[Json]:
+    """What ext_proc chooses from: every model's routes, and those of providers that requests may name themselves."""
+    return [
+        *(
+            route
+            for name, model in policy.models.items()
+            for route in _model_routes(settings, policy, settings.models[name], model)
+        ),
+        *(
+            route
+            for name, one in policy.passthroughs.items()
+            for route in _passthrough_routes(settings, policy, name, one)
+        ),
+        *(_replayed(worker) for worker in range(settings.workers) if settings.has_paced),
+    ]
 
 
 def _model_routes(settings: Settings, policy: Policy, made: ModelSettings, model: Model) -> list[Json]:
