@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import secrets as random_secrets
 import sys
@@ -26,9 +25,9 @@ from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
 from headgate.envoy_cli import drain, envoy, render_files
 from headgate.import_cli import import_app
 from headgate.ratelimit_cli import ratelimit_app
-from headgate.render.bootstrap import static_bootstrap
 from headgate.render.layout import Layout
-from headgate.render.secrets import check_files, credentials, redacted
+from headgate.render.secrets import check_files, credentials
+from headgate.render_cli import layout_of, render_app
 from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.status_cli import print_status
 from headgate.terminal import fail
@@ -49,7 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=True)
 app.add_typer(render_app, name="render")
 app.add_typer(ratelimit_app, name="ratelimit")
 app.add_typer(cache_app, name="cache")
@@ -76,15 +74,6 @@ def _flags(**given: str | None) -> None:
     for name, value in given.items():
         if value is not None:
             os.environ[f"HEADGATE_{name.upper()}"] = value
-
-
-def _default_run_dir() -> Path:
-    """Where `serve` and `render static` meet when no folder is given: private to this user."""
-    return Path(tempfile.gettempdir()) / f"headgate-{os.getuid()}"
-
-
-def _layout(settings: Settings) -> Layout:
-    return Layout(Path(settings.run_dir).absolute() if settings.run_dir else _default_run_dir())
 
 
 def _private_folder(folder: Path) -> None:
@@ -183,7 +172,7 @@ def serve(
     try:
         settings, file, version = _settings_to_serve(config, managed, worker)
         logs.configure(settings.log.level, settings.log.format)
-        layout = _layout(settings)
+        layout = layout_of(settings)
         _private_folder(layout.folder)
         if chosen == "ratelimit" and settings.limits.enforce == "in_process":
             what = "there is no rate-limit service with `limits.enforce: in_process`"
@@ -271,27 +260,6 @@ def status(
         print_status(_out, admin, as_json=as_json)
     except HeadgateError as error:
         fail(error)
-
-
-@render_app.command("static")
-def render_static(
-    config: RequiredConfig,
-    with_secrets: Annotated[bool, typer.Option(help="write the providers' keys into it")] = False,
-    envoy_admin: Annotated[str, typer.Option(help="address of Envoy's own admin interface")] = "127.0.0.1:9901",
-    run_dir: RunDirOption = None,
-) -> None:
-    """Print one static Envoy bootstrap (JSON) that works with `headgate serve` and the same file.
-
-    Providers' keys are left out unless --with-secrets is given.
-    """
-    _flags(run_dir=run_dir)
-    try:
-        settings, file = load_settings(config, os.environ)
-        keys = credentials(settings, file) if with_secrets else redacted(settings)
-        bootstrap = static_bootstrap(settings, _layout(settings), keys, admin=envoy_admin)
-    except HeadgateError as error:
-        fail(error)
-    print(json.dumps(bootstrap, indent=2))
 
 
 @app.command("fake-provider")

@@ -66,11 +66,17 @@ def listener(settings: Settings, *, route_source: Json, certificate_source: Json
         "name": LISTENER,
         "address": address(settings.listen),
         "filter_chains": [chain],
-        # What a body may grow to while ext_proc decides: more than body_size_limit lets through, since a body over
-        # this one stops arriving and ends in a 408. A route's request_body_buffer_limit does not do it with
-        # mode_override.
-        "per_connection_buffer_limit_bytes": settings.max_body + _BUFFER_HEADROOM,
+        "per_connection_buffer_limit_bytes": buffer_bytes(settings),
     }
+
+
+def buffer_bytes(settings: Settings) -> int:
+    """What a body may grow to while ext_proc decides.
+
+    More than body_size_limit lets through, since a body over this one stops arriving and ends in a 408. A route's
+    request_body_buffer_limit does not do it with mode_override.
+    """
+    return settings.max_body + _BUFFER_HEADROOM
 
 
 def _connection_manager(settings: Settings, route_source: Json) -> Json:

@@ -1,0 +1,232 @@
+"""What an Envoy that is there already is given: filters that sleep, and a virtual host that wakes them.
+
+Every filter is `disabled: true`; only our virtual host enables it, so Envoy does not even create it for the owner's
+other routes. What belongs to the whole connection manager (local replies, logs) asks for a mark that the first of our
+filters leaves in the request's metadata.
+
+A model's route asks, besides its header, for metadata that only ext_proc writes: whatever filters the owner's chain
+has, and whatever a client sends, nothing goes to a provider undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from extproc.policy import Policy
+from extproc.processor import METADATA
+from headgate.render.bootstrap import policy_of
+from headgate.render.clusters import all_clusters
+from headgate.render.layout import RECORD_FILTER, Layout
+from headgate.render.listener import access_log, attempt_log, buffer_bytes, foreign_headers, http_filters
+from headgate.render.local_replies import local_replies
+from headgate.render.routes import NOT_RECORDED, decided_routes
+from headgate.render.secrets import secret, service_secrets
+from headgate.render.values import Json, typed
+from headgate.settings import Settings
+
+OURS = "headgate"
+PREFIX = f"{OURS}."  # of our filters' names in somebody else's chain
+SECRET_PREFIX = f"{OURS}_"
+ATTACHED = f"{OURS}.attached"  # the namespace of the mark, in requests and on clusters
+VIRTUAL_HOST = OURS
+NOWHERE_CLUSTER = f"{OURS}_nowhere"
+_FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
+# What the owner's router says of itself: ours says nothing (`suppress_envoy_headers`).
+_ROUTER_REQUEST_HEADERS = ("x-envoy-expected-rq-timeout-ms", "x-envoy-original-path")
+_ROUTER_RESPONSE_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-overloaded", "x-envoy-degraded")
+MARKED: Json = {
+    "metadata_filter": {
+        "matcher": {"filter": ATTACHED, "path": [{"key": "here"}], "value": {"bool_match": True}},
+        "match_if_key_not_found": False,
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """How Envoy learns the providers' keys and our services' certificates.
+
+    `values` has the credentials by `Channel.secret`. With `folder` they stand in SDS files there (`sds_files` writes
+    them), and nothing of them is in the configuration; without it they are static secrets.
+    """
+
+    values: Mapping[str, str]
+    folder: str = ""
+
+    def source(self, name: str) -> Json:
+        """What a credential or a TLS context says of the secret that is called `name` (`SecretSource`)."""
+        stable = secret_name(name)
+        if not self.folder:
+            return {"name": stable}
+        return {"name": stable, "sds_config": watched(f"{self.folder}/{secret_file(name)}", self.folder)}
+
+
+def secret_name(name: str) -> str:
+    """The name of a secret in an Envoy that is not ours: it stays when the provider's definition changes."""
+    stem, at, rest = name.partition("@")
+    return f"{SECRET_PREFIX}{stem}.{rest.rpartition('.')[2]}" if at else f"{SECRET_PREFIX}{name}"
+
+
+def secret_file(name: str) -> str:
+    """The SDS file of a secret below its folder. A lawful key of a Kubernetes Secret."""
+    return f"{secret_name(name).removeprefix(SECRET_PREFIX)}.yaml"
+
+
+def watched(path: str, folder: str) -> Json:
+    """A dynamic resource file in a folder whose files may be links that are swapped together (a mounted Secret)."""
+    source = {"path": path, "watched_directory": {"path": folder}}
+    return {"path_config_source": source, "resource_api_version": "V3"}
+
+
+def all_secrets(settings: Settings, values: Mapping[str, str]) -> list[Json]:
+    """Every secret by its name in an Envoy that is not ours (envoy.extensions.transport_sockets.tls.v3.Secret)."""
+    made = [*(secret(name, value) for name, value in values.items()), *service_secrets(settings)]
+    return [{**one, "name": secret_name(one["name"])} for one in made]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What goes into the owner's Envoy, part by part. JSON-ready Envoy values."""
+
+    http_filters: list[Json]  # before the router, in this order
+    replies: list[Json]  # local reply mappers, before the owner's
+    access_log: Json  # of the connection manager
+    attempt_log: Json  # of the router
+    virtual_host: Json
+    clusters: list[Json]
+    secrets: list[Json]
+    buffer_bytes: int  # the least that the listener must let a body grow to
+
+
+def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequence[str]) -> Parts:
+    """The parts for a virtual host that answers to `domains`."""
+    policy = policy_of(settings)
+    sleeping = [{**one, "disabled": True} for one in _filters(settings)]
+    return Parts(
+        http_filters=sleeping,
+        replies=_replies(settings),
+        access_log=_only_ours(access_log(settings)),
+        attempt_log=_only_ours(attempt_log()),
+        virtual_host={
+            "name": VIRTUAL_HOST,
+            "domains": list(domains),
+            "include_request_attempt_count": True,
+            "request_headers_to_remove": list(_ROUTER_REQUEST_HEADERS),
+            "typed_per_filter_config": awake(settings),
+            "routes": [*attached_routes(settings, policy), *_undecided()],
+        },
+        clusters=[*map(_marked, attached_clusters(settings, layout, secrets, policy)), _nowhere()],
+        secrets=[] if secrets.folder else all_secrets(settings, secrets.values),
+        buffer_bytes=buffer_bytes(settings),
+    )
+
+
+def _filters(settings: Settings) -> list[Json]:
+    """Our filters under names of our own: the owner may have others of the same kind."""
+    mark = typed(
+        ATTACHED,
+        "envoy.extensions.filters.http.set_metadata.v3.Config",
+        metadata=[{"metadata_namespace": ATTACHED, "value": {"here": True}}],
+    )
+    named = [one if one["name"].startswith(PREFIX) else {**one, "name": _own(one)} for one in http_filters(settings)]
+    return [mark, _headers(), *named]
+
+
+def _own(one: Json) -> str:
+    return PREFIX + str(one["name"]).rpartition(".")[2]
+
+
+def _headers() -> Json:
+    """Stands for what our own connection manager and router say of requests and answers."""
+    identify = {
+        "header": {"key": "x-request-id", "value": "%REQ(x-request-id)%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+    return typed(
+        f"{PREFIX}headers",
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        mutations={
+            "request_mutations": foreign_headers(),
+            "response_mutations": [*({"remove": name} for name in _ROUTER_RESPONSE_HEADERS), {"append": identify}],
+        },
+    )
+
+
+def awake(settings: Settings) -> Json:
+    """The `typed_per_filter_config` that enables our filters."""
+    found = {one["name"]: {"@type": _FILTER_CONFIG, "config": {}} for one in _filters(settings)}
+    return {**found, **(NOT_RECORDED if RECORD_FILTER in found else {})}
+
+
+def attached_routes(settings: Settings, policy: Policy) -> list[Json]:
+    """Our routes: each can only be taken by a request that ext_proc has decided."""
+    decided = {"filter": METADATA, "path": [{"key": "decision_us"}], "value": {"present_match": True}}
+    found = []
+    for route in decided_routes(settings, policy):
+        action = route["route"]
+        # The owner's connection manager may cut silent streams: here each attempt's own limit does that.
+        patient = action if "idle_timeout" in action else {**action, "idle_timeout": "0s"}
+        match = {**route["match"], "dynamic_metadata": [decided]}
+        found.append({**route, "match": match, "route": patient})
+    return found
+
+
+def _undecided() -> list[Json]:
+    """Where a request is while ext_proc decides, and where it ends when that did not route it: 503.
+
+    Envoy asks the first route that fits whether the client may have a WebSocket. Ours is of a cluster without hosts.
+    """
+    upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
+    return [
+        {
+            "name": f"{OURS}_undecided_websocket",
+            "match": {"prefix": "/", "headers": [upgrade]},
+            "route": {"cluster": NOWHERE_CLUSTER, "upgrade_configs": [{"upgrade_type": "websocket"}]},
+        },
+        {"name": f"{OURS}_undecided", "match": {"prefix": "/"}, "direct_response": {"status": 503}},
+    ]
+
+
+def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, policy: Policy) -> list[Json]:
+    """Our services and the targets."""
+    source: Callable[[str], Json] = secrets.source
+    return all_clusters(
+        settings,
+        extproc=layout.extprocs(settings),
+        ratelimit=layout.ratelimits(settings),
+        policy=policy,
+        with_secrets=secrets.values,
+        secret_source=source,
+    )
+
+
+def _marked(cluster: Json) -> Json:
+    return {**cluster, "metadata": {"filter_metadata": {ATTACHED: {}}}}
+
+
+def _nowhere() -> Json:
+    cluster = {"name": NOWHERE_CLUSTER, "type": "STATIC", "connect_timeout": "1s"}
+    return _marked({**cluster, "load_assignment": {"cluster_name": NOWHERE_CLUSTER}})
+
+
+def _replies(settings: Settings) -> list[Json]:
+    """Our mappers for our requests alone. The last keeps what ext_proc has answered from the owner's mappers."""
+    mappers: list[Json] = local_replies(settings)["mappers"]
+    error = {
+        "status_code_filter": {
+            "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "headgate.local_reply"}}
+        }
+    }
+    as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
+    last = {"filter": error, "body_format_override": as_it_is}
+    return [{**one, "filter": _and_marked(one["filter"])} for one in [*mappers, last]]
+
+
+def _only_ours(log: Json) -> Json:
+    return {**log, "filter": _and_marked(log["filter"]) if "filter" in log else MARKED}
+
+
+def _and_marked(condition: Json) -> Json:
+    others = condition["and_filter"]["filters"] if "and_filter" in condition else [condition]
+    return {"and_filter": {"filters": [MARKED, *others]}}

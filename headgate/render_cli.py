@@ -1,0 +1,178 @@
+"""`headgate render …`: configuration for Envoys and clusters, from the same headgate.yaml."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import yaml
+from rich.console import Console
+
+from headgate.render import paste
+from headgate.render.attach import Secrets, parts
+from headgate.render.bootstrap import static_bootstrap
+from headgate.render.layout import Layout
+from headgate.render.own_envoy import OwnEnvoy
+from headgate.render.secrets import credentials, redacted
+from headgate.render.yaml_text import dump, load
+from headgate.settings import Settings, load_settings, split_address
+from sidecar.configfile import ConfigFile
+from sidecar.errors import ConfigError, HeadgateError, Problem
+
+render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=True)
+_err = Console(stderr=True)
+
+ConfigOption = Annotated[Path, typer.Option("-c", "--config", help="headgate.yaml")]
+RunDirOption = Annotated[str | None, typer.Option(help="folder for sockets and Envoy's files")]
+ExtprocOption = Annotated[str | None, typer.Option(help="where Envoy reaches ext_proc (else services.extproc)")]
+RatelimitOption = Annotated[
+    str | None, typer.Option(help="where Envoy reaches the rate-limit service (else services.ratelimit)")
+]
+WithSecretsOption = Annotated[bool, typer.Option(help="write the providers' keys into it")]
+SecretsDirOption = Annotated[
+    str, typer.Option(help="folder in which Envoy finds the keys as SDS files (`headgate render secrets` writes them)")
+]
+_EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104 - refused
+
+
+def fail(error: HeadgateError) -> NoReturn:
+    """Print what is wrong and how to mend it, one line each, and exit with 1."""
+    lines = error.problems if isinstance(error, ConfigError) else (error,)
+    for line in lines:
+        _err.print(str(line), style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Where the parts of this configuration meet; without a `run_dir` in a folder that is private to this user."""
+    default = Path(tempfile.gettempdir()) / f"headgate-{os.getuid()}"
+    return Layout(Path(settings.run_dir).absolute() if settings.run_dir else default)
+
+
+def _note(text: str) -> None:
+    _err.print(f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _read(config: Path, **flags: str | None) -> tuple[Settings, ConfigFile]:
+    """The settings, with flags by the name of the setting (`services__extproc`)."""
+    given = {f"HEADGATE_{name.upper()}": value for name, value in flags.items() if value is not None}
+    return load_settings(config, {**os.environ, **given})
+
+
+def reachable(settings: Settings, file: ConfigFile, *, network: bool = False) -> None:
+    """Raise `ConfigError` when no Envoy could reach our services at what `services` says.
+
+    `network`: Envoy is on another machine, so sockets are no way.
+    """
+    names = ["extproc", *(["ratelimit"] if settings.limits.enforce == "envoy" else [])]
+    problems = []
+    for name in names:
+        address = getattr(settings.services, name)
+        place, path = file.place(("services", name)), f"services.{name}"
+        if address and not address.startswith("unix://"):
+            if split_address(address)[0] in _EVERYWHERE:
+                mend = f"say where Envoy reaches it: --{name} HOST:PORT"
+                problems.append(Problem(place, path, f"{address} is where to listen, not where to call", mend))
+        elif network:
+            mend = f"say where Envoy reaches it: --{name} HOST:PORT"
+            problems.append(Problem(place, path, "a socket cannot be reached from another machine", mend))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _secrets(settings: Settings, file: ConfigFile, *, with_secrets: bool, folder: str) -> Secrets:
+    if with_secrets and folder:
+        problem = Problem("--secrets-dir", "", "with --with-secrets the keys would be in both", "choose one")
+        raise ConfigError([problem])
+    if folder and not folder.startswith("/"):
+        raise ConfigError([Problem("--secrets-dir", "", f"'{folder}' is not absolute", "write it as Envoy sees it")])
+    values: Mapping[str, str] = credentials(settings, file) if with_secrets else redacted(settings)
+    return Secrets(values, folder.rstrip("/"))
+
+
+@render_app.command("static")
+def static(
+    config: ConfigOption,
+    with_secrets: WithSecretsOption = False,
+    envoy_admin: Annotated[str, typer.Option(help="address of Envoy's own admin interface")] = "127.0.0.1:9901",
+    run_dir: RunDirOption = None,
+) -> None:
+    """Print one static Envoy bootstrap (JSON) that works with `headgate serve` and the same file.
+
+    Providers' keys are left out unless --with-secrets is given.
+    """
+    try:
+        settings, file = _read(config, run_dir=run_dir)
+        keys = credentials(settings, file) if with_secrets else redacted(settings)
+        bootstrap = static_bootstrap(settings, layout_of(settings), keys, admin=envoy_admin)
+    except HeadgateError as error:
+        fail(error)
+    print(json.dumps(bootstrap, indent=2))
+
+
+@render_app.command("attach")
+def attach(
+    config: ConfigOption,
+    into: Annotated[Path | None, typer.Option(help="your bootstrap: print it with Headgate in it")] = None,
+    listener: Annotated[str, typer.Option(help="with --into: the listener, where several speak HTTP")] = "",
+    filter_chain: Annotated[str, typer.Option(help="with --into: the filter chain, where several speak HTTP")] = "",
+    domain: Annotated[list[str] | None, typer.Option(help="domain of our virtual host (again for more)")] = None,
+    extproc: ExtprocOption = None,
+    ratelimit: RatelimitOption = None,
+    with_secrets: WithSecretsOption = False,
+    secrets_dir: SecretsDirOption = "",
+    run_dir: RunDirOption = None,
+) -> None:
+    """Print what an Envoy that you run already needs to be a gateway, too (YAML).
+
+    Without --into: the parts, with comments that say where each goes. With --into: your bootstrap with the parts in
+    it, your routes untouched; parts of an earlier time are replaced. Comments in your file are lost.
+    """
+    wanted = domain or []
+    try:
+        settings, file = _read(config, run_dir=run_dir, services__extproc=extproc, services__ratelimit=ratelimit)
+        reachable(settings, file)
+        secrets = _secrets(settings, file, with_secrets=with_secrets, folder=secrets_dir)
+        if into is None:
+            made = _checked(lambda: paste.checked(parts(settings, layout_of(settings), secrets, wanted or ["*"])))
+            print(paste.text(made), end="")
+            return
+        own = OwnEnvoy.find(str(into), _read_yaml(into), listener=listener, chain=filter_chain)
+        if settings.has_cache and own.has_reply_format():
+            what = "your body_format would be put around kept answers"
+            mend = "move it into mappers, take `cache` from the models, or give Headgate a listener of its own"
+            raise ConfigError([Problem(str(into), f"{own.place.path}.local_reply_config.body_format", what, mend)])
+        domains = own.domains(wanted)
+        made = _checked(lambda: paste.checked(parts(settings, layout_of(settings), secrets, domains)))
+        notes = own.attach(made)
+    except HeadgateError as error:
+        fail(error)
+    print(dump(own.bootstrap), end="")
+    for note in notes:
+        _note(note)
+
+
+def _checked(make: Callable[[], Any]) -> Any:
+    """What `make` makes. That Envoy's messages do not know it can only be a mistake of ours."""
+    try:
+        return make()
+    except ValueError as error:
+        raise HeadgateError(f"this is a mistake of Headgate's, please report it: {error}") from error
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = Problem(str(path), "", f"cannot be read: {error.strerror}", "--into takes an Envoy bootstrap")
+        raise ConfigError([problem]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        what = getattr(error, "problem", None) or "no text"
+        raise ConfigError([Problem(place, "", f"is no YAML: {what}", "--into takes an Envoy bootstrap")]) from error
