@@ -14,12 +14,14 @@ import yaml
 from rich.console import Console
 
 from headgate.render import paste
-from headgate.render.attach import Secrets, parts
+from headgate.render.attach import parts
 from headgate.render.bootstrap import static_bootstrap
+from headgate.render.kubernetes import kubernetes_secret
 from headgate.render.layout import Layout
 from headgate.render.own_envoy import OwnEnvoy
+from headgate.render.sds import Secrets, sds_files
 from headgate.render.secrets import credentials, redacted
-from headgate.render.yaml_text import dump, load
+from headgate.render.yaml_text import dump, dump_all, load
 from headgate.settings import Settings, load_settings, split_address
 from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError, Problem
@@ -155,6 +157,44 @@ def attach(
     print(dump(own.bootstrap), end="")
     for note in notes:
         _note(note)
+
+
+@render_app.command("secrets")
+def secrets_command(
+    config: ConfigOption,
+    folder: Annotated[Path | None, typer.Option("--dir", help="write the files there (0600, each moved in)")] = None,
+    kubernetes: Annotated[str, typer.Option(help="print a Kubernetes Secret of this name that holds the files")] = "",
+    namespace: Annotated[str, typer.Option(help="its namespace")] = "",
+) -> None:
+    """Write the providers' keys as SDS files, for an Envoy that was rendered with --secrets-dir.
+
+    Envoy takes a changed file at once. They hold the keys: keep them as you keep keys.
+    """
+    try:
+        if (folder is None) == (not kubernetes):
+            raise ConfigError([Problem("--dir", "", "says where the keys go", "give --dir, or --kubernetes NAME")])
+        settings, file = _read(config)
+        files = {name: dump(value) for name, value in sds_files(settings, credentials(settings, file)).items()}
+        if folder is not None:
+            _write_private(folder, files)
+    except HeadgateError as error:
+        fail(error)
+    if folder is None:
+        print(dump_all([kubernetes_secret(kubernetes, namespace, files)]), end="")
+
+
+def _write_private(folder: Path, files: Mapping[str, str]) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in files.items():
+            fresh = folder / f".{name}.new"
+            fresh.unlink(missing_ok=True)
+            fresh.touch(mode=0o600)
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(folder / name)
+    except OSError as error:
+        problem = Problem("--dir", "", f"{folder} cannot be written: {error.strerror}", "choose a folder of yours")
+        raise ConfigError([problem]) from error
 
 
 def _checked(make: Callable[[], Any]) -> Any:

@@ -257,11 +257,17 @@ def post(
     key: str | None = "sk-team-a",
     headers: tuple[tuple[str, str], ...] = (),
     method: str = "POST",
+    host: str = "",
     timeout: float = 20.0,
 ) -> Answer:
     """A plain request over a connection of its own."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"{method} {path} HTTP/1.1", f"host: {address}", "connection: close", f"content-length: {len(raw)}"]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"host: {host or address}",
+        "connection: close",
+        f"content-length: {len(raw)}",
+    ]
     if key is not None:
         lines.append(f"authorization: Bearer {key}")
     lines += [f"{name}: {value}" for name, value in headers]

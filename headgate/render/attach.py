@@ -10,7 +10,7 @@ has, and whatever a client sends, nothing goes to a provider undecided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extproc.policy import Policy
@@ -21,19 +21,18 @@ from headgate.render.layout import RECORD_FILTER, Layout
 from headgate.render.listener import access_log, attempt_log, buffer_bytes, foreign_headers, http_filters
 from headgate.render.local_replies import local_replies
 from headgate.render.routes import NOT_RECORDED, decided_routes
-from headgate.render.secrets import secret, service_secrets
+from headgate.render.sds import Secrets, all_secrets
 from headgate.render.values import Json, typed
 from headgate.settings import Settings
 
 OURS = "headgate"
 PREFIX = f"{OURS}."  # of our filters' names in somebody else's chain
-SECRET_PREFIX = f"{OURS}_"
 ATTACHED = f"{OURS}.attached"  # the namespace of the mark, in requests and on clusters
 VIRTUAL_HOST = OURS
 NOWHERE_CLUSTER = f"{OURS}_nowhere"
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 # What the owner's router says of itself: ours says nothing (`suppress_envoy_headers`).
-_ROUTER_REQUEST_HEADERS = ("x-envoy-expected-rq-timeout-ms", "x-envoy-original-path")
+_ROUTER_REQUEST_HEADERS = ("x-envoy-expected-rq-timeout-ms", "x-envoy-original-host", "x-envoy-original-path")
 _ROUTER_RESPONSE_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-overloaded", "x-envoy-degraded")
 MARKED: Json = {
     "metadata_filter": {
@@ -41,48 +40,6 @@ MARKED: Json = {
         "match_if_key_not_found": False,
     }
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """How Envoy learns the providers' keys and our services' certificates.
-
-    `values` has the credentials by `Channel.secret`. With `folder` they stand in SDS files there (`sds_files` writes
-    them), and nothing of them is in the configuration; without it they are static secrets.
-    """
-
-    values: Mapping[str, str]
-    folder: str = ""
-
-    def source(self, name: str) -> Json:
-        """What a credential or a TLS context says of the secret that is called `name` (`SecretSource`)."""
-        stable = secret_name(name)
-        if not self.folder:
-            return {"name": stable}
-        return {"name": stable, "sds_config": watched(f"{self.folder}/{secret_file(name)}", self.folder)}
-
-
-def secret_name(name: str) -> str:
-    """The name of a secret in an Envoy that is not ours: it stays when the provider's definition changes."""
-    stem, at, rest = name.partition("@")
-    return f"{SECRET_PREFIX}{stem}.{rest.rpartition('.')[2]}" if at else f"{SECRET_PREFIX}{name}"
-
-
-def secret_file(name: str) -> str:
-    """The SDS file of a secret below its folder. A lawful key of a Kubernetes Secret."""
-    return f"{secret_name(name).removeprefix(SECRET_PREFIX)}.yaml"
-
-
-def watched(path: str, folder: str) -> Json:
-    """A dynamic resource file in a folder whose files may be links that are swapped together (a mounted Secret)."""
-    source = {"path": path, "watched_directory": {"path": folder}}
-    return {"path_config_source": source, "resource_api_version": "V3"}
-
-
-def all_secrets(settings: Settings, values: Mapping[str, str]) -> list[Json]:
-    """Every secret by its name in an Envoy that is not ours (envoy.extensions.transport_sockets.tls.v3.Secret)."""
-    made = [*(secret(name, value) for name, value in values.items()), *service_secrets(settings)]
-    return [{**one, "name": secret_name(one["name"])} for one in made]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +54,7 @@ class Parts:
     clusters: list[Json]
     secrets: list[Json]
     buffer_bytes: int  # the least that the listener must let a body grow to
+    watches_files: bool  # secrets come from files: Envoy's node needs an id and a cluster
 
 
 def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequence[str]) -> Parts:
@@ -107,18 +65,18 @@ def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequenc
         http_filters=sleeping,
         replies=_replies(settings),
         access_log=_only_ours(access_log(settings)),
-        attempt_log=_only_ours(attempt_log()),
+        attempt_log=_of_our_clusters(attempt_log()),
         virtual_host={
             "name": VIRTUAL_HOST,
             "domains": list(domains),
             "include_request_attempt_count": True,
-            "request_headers_to_remove": list(_ROUTER_REQUEST_HEADERS),
             "typed_per_filter_config": awake(settings),
             "routes": [*attached_routes(settings, policy), *_undecided()],
         },
         clusters=[*map(_marked, attached_clusters(settings, layout, secrets, policy)), _nowhere()],
         secrets=[] if secrets.folder else all_secrets(settings, secrets.values),
         buffer_bytes=buffer_bytes(settings),
+        watches_files=bool(secrets.folder),
     )
 
 
@@ -191,7 +149,7 @@ def _undecided() -> list[Json]:
 def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, policy: Policy) -> list[Json]:
     """Our services and the targets."""
     source: Callable[[str], Json] = secrets.source
-    return all_clusters(
+    found = all_clusters(
         settings,
         extproc=layout.extprocs(settings),
         ratelimit=layout.ratelimits(settings),
@@ -199,6 +157,12 @@ def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, poli
         with_secrets=secrets.values,
         secret_source=source,
     )
+    for cluster in found:
+        for one in next(iter(cluster["typed_extension_protocol_options"].values())).get("http_filters", ()):
+            if "request_mutations" in one["typed_config"].get("mutations", ()):
+                removed = one["typed_config"]["mutations"]["request_mutations"]
+                removed += [{"remove": name} for name in _ROUTER_REQUEST_HEADERS]
+    return found
 
 
 def _marked(cluster: Json) -> Json:
@@ -219,12 +183,23 @@ def _replies(settings: Settings) -> list[Json]:
         }
     }
     as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
-    last = {"filter": error, "body_format_override": as_it_is}
-    return [{**one, "filter": _and_marked(one["filter"])} for one in [*mappers, last]]
+    # A kept answer may be of another type than JSON.
+    last = {"filter": _and_marked(error) if settings.has_cache else MARKED, "body_format_override": as_it_is}
+    return [*({**one, "filter": _and_marked(one["filter"])} for one in mappers), last]
 
 
 def _only_ours(log: Json) -> Json:
     return {**log, "filter": _and_marked(log["filter"]) if "filter" in log else MARKED}
+
+
+def _of_our_clusters(log: Json) -> Json:
+    """An attempt has no metadata of its request, but that of its cluster (`_marked`)."""
+    ours = typed(
+        "envoy.access_loggers.extension_filters.cel",
+        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        expression=f"'{ATTACHED}' in xds.cluster_metadata.filter_metadata",
+    )
+    return {**log, "filter": {"and_filter": {"filters": [{"extension_filter": ours}, log["filter"]]}}}
 
 
 def _and_marked(condition: Json) -> Json:

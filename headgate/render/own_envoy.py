@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from extproc.accesslog import ATTEMPT_LOG
-from headgate.render.attach import ATTACHED, PREFIX, SECRET_PREFIX, VIRTUAL_HOST, Parts
+from headgate.render.attach import ATTACHED, OURS, PREFIX, VIRTUAL_HOST, Parts
 from headgate.render.layout import ACCESS_LOG
+from headgate.render.sds import SECRET_PREFIX
 from headgate.render.values import Json
 from sidecar.errors import ConfigError, Problem
 
@@ -121,7 +122,7 @@ class OwnEnvoy:
         replies = manager.setdefault(field(manager, "local_reply_config"), {})
         replies[field(replies, "mappers")] = [*parts.replies, *(get(replies, "mappers") or [])]
         config.setdefault(field(config, "virtual_hosts"), []).insert(0, parts.virtual_host)
-        return self._raise_buffer(parts.buffer_bytes)
+        return [*self._raise_buffer(parts.buffer_bytes), *(self._name_node() if parts.watches_files else [])]
 
     def has_reply_format(self) -> bool:
         """Whether the owner has a format for everything that Envoy answers by itself."""
@@ -139,6 +140,13 @@ class OwnEnvoy:
                     what = f"there is a '{one['name']}' that is not Headgate's"
                     _fail(self.file, f"static_resources.{kind}", what, "give yours another name")
             theirs += ours
+
+    def _name_node(self) -> list[str]:
+        """Envoy watches files (SDS) only when its node has a name."""
+        node = self.bootstrap.setdefault("node", {})
+        missing = [name for name in ("id", "cluster") if not node.get(name)]
+        node.update(dict.fromkeys(missing, OURS))
+        return [f"node.{name} is now '{OURS}': files of keys need one" for name in missing]
 
     def _raise_buffer(self, least: int) -> list[str]:
         listener = self.place.listener

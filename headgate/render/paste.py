@@ -13,6 +13,10 @@ _HEAD = """\
 # Each key below is one place. `--into ENVOY_YAML` does all of it by itself.
 # Requests to other virtual hosts pass none of these filters: they are disabled until our virtual host enables them.
 """
+_NODE = """
+# The secrets are files: Envoy reads them only when it has a name (these, or --service-node and --service-cluster).
+node: {id: headgate, cluster: headgate}
+"""
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3"
 _ROUTE = "envoy.config.route.v3"
 
@@ -106,4 +110,6 @@ def text(parts: Parts) -> str:
         if values[key]:
             comment = "".join(f"# {line}\n" for line in why.splitlines())
             written.append(f"\n{comment}{dump({key: values[key]})}")
+    if parts.watches_files:
+        written.append(_NODE)
     return "".join(written)

@@ -229,7 +229,7 @@ def test_local_replies_have_no_catch_all() -> None:
 
 def test_the_reference_configuration_is_what_is_rendered_today() -> None:
     """`make reference` writes it again."""
-    folder = Path(__file__).parent.parent.parent / "envoy"
+    folder = Path(__file__).parents[3] / "envoy"
     made, _ = load_settings(folder / "headgate.yaml", {})
     bootstrap = static_bootstrap(made, Layout(Path("/run/headgate")), redacted(made), admin="127.0.0.1:9901")
     assert json.loads((folder / "reference.json").read_text()) == json.loads(json.dumps(bootstrap))

@@ -1,0 +1,304 @@
+"""`headgate render attach`: the parts, and what is made of somebody's own bootstrap."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from headgate.cli import app
+from headgate.render.protos import check
+from headgate.render.yaml_text import dump, dump_all, load
+from headgate.up.supervisor import envoy_binary
+from tests.gateway import key_entry
+
+OWN = Path(__file__).parents[2] / "e2e" / "existing_envoy" / "envoy.yaml"
+CONFIG: dict[str, Any] = {
+    "providers": {
+        "openai": {
+            "dialect": "openai",
+            "base_url": "http://127.0.0.1:9101/v1",
+            "api_keys": ["sk-secret-1", "sk-secret-2"],
+        },
+        "local": {"dialect": "openai", "base_url": "http://127.0.0.1:9102/v1"},
+    },
+    "models": {"gpt-4o": {"provider": "openai"}, "both": [{"provider": "openai"}, {"provider": "local"}]},
+    "keys": [key_entry("a", passthrough=["openai"], own_provider_keys=True)],
+}
+
+
+def run(folder: Path, *options: str, changes: dict[str, Any] | None = None) -> Result:
+    config = folder / "headgate.yaml"
+    config.write_text(yaml.safe_dump({**CONFIG, **(changes or {})}))
+    command = [options[0], "-c", str(config), *options[1:]]
+    return CliRunner().invoke(app, ["render", *command], env={"COLUMNS": "200"})
+
+
+def attach(folder: Path, *options: str, own: Any = None, **changes: Any) -> Result:
+    if own is not None:
+        (folder / "own.yaml").write_text(own if isinstance(own, str) else json.dumps(own))
+        options = (*options, "--into", str(folder / "own.yaml"))
+    return run(folder, "attach", *options, changes=changes)
+
+
+def value(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return load(result.stdout)
+
+
+def own() -> Any:
+    return load(OWN.read_text())
+
+
+def manager(bootstrap: Any) -> Any:
+    listener = next(one for one in bootstrap["static_resources"]["listeners"] if one["name"] == "edge")
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "in_process": {"limits": {"enforce": "in_process"}},
+    "tcp": {"services": {"extproc": "10.1.2.3:9001", "ratelimit": "ratelimit.svc:9002"}, "workers": 2},
+    "cache": {"models": {"gpt-4o": {"targets": [{"provider": "openai"}], "cache": {"ttl": 60, "scope": "key"}}}},
+    "realtime": {
+        "providers": {"openai": {"preset": "openai", "api_key": "sk-1"}},
+        "models": {"gpt-4o": {"provider": "openai"}},
+    },
+    "empty": {"providers": {}, "models": {}, "keys": []},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("keys", ["redacted", "inline", "files"])
+def test_the_real_envoy_takes_what_is_merged(name: str, keys: str, tmp_path: Path) -> None:
+    bootstrap = own()
+    del manager(bootstrap)["local_reply_config"]["body_format"]  # not with a cache
+    folder = str(tmp_path / "keys")
+    options = {"redacted": [], "inline": ["--with-secrets"], "files": ["--secrets-dir", folder]}[keys]
+    made = value(attach(tmp_path, "--listener", "edge", *options, own=bootstrap, **VARIANTS[name]))
+    assert run(tmp_path, "secrets", "--dir", folder, changes=VARIANTS[name]).exit_code == 0
+    path = tmp_path / "made.yaml"
+    path.write_text(dump(made).replace("/var/log/envoy", str(tmp_path)))
+    found = subprocess.run([str(envoy_binary()), "--mode", "validate", "-c", str(path)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "Deprecated field" not in found.stderr
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_parts_say_where_they_go(name: str, tmp_path: Path) -> None:
+    result = attach(tmp_path, **VARIANTS[name])
+    parts = value(result)
+    assert {one["name"] for one in parts["http_filters"]} >= {"headgate.attached", "headgate.ext_proc", "headgate.lua"}
+    assert all(one["disabled"] is True and one["name"].startswith("headgate.") for one in parts["http_filters"])
+    woken = parts["virtual_hosts"][0]["typed_per_filter_config"]
+    assert set(woken) == {one["name"] for one in parts["http_filters"]}
+    for key in parts:
+        assert f"\n{key}:" in result.stdout
+        before = result.stdout.partition(f"\n{key}:")[0]
+        assert before.splitlines()[-1].startswith("#")
+
+
+def test_every_route_of_ours_asks_for_a_decision(tmp_path: Path) -> None:
+    routes = value(attach(tmp_path))["virtual_hosts"][0]["routes"]
+    decided, undecided = routes[:-2], routes[-2:]
+    assert len(decided) > 2
+    for route in decided:
+        assert route["match"]["dynamic_metadata"][0]["path"] == [{"key": "decision_us"}]
+        assert route["match"]["headers"][0]["name"] == "x-headgate-route"
+    assert [one.get("direct_response", {}).get("status") for one in undecided] == [None, 503]
+    assert undecided[0]["route"]["cluster"] == "headgate_nowhere"
+
+
+def test_nothing_of_the_owners_changes(tmp_path: Path) -> None:
+    made = value(attach(tmp_path, "--listener", "edge", own=OWN.read_text()))
+    before, after = own(), copy.deepcopy(made)
+    ours = manager(after)
+    ours["http_filters"] = [one for one in ours["http_filters"] if not one["name"].startswith("headgate.")]
+    del ours["http_filters"][-1]["typed_config"]["upstream_log"]
+    ours["access_log"].pop()
+    ours["local_reply_config"]["mappers"] = ours["local_reply_config"]["mappers"][-1:]
+    assert ours["route_config"]["virtual_hosts"].pop(0)["domains"] == ["*"]
+    resources = after["static_resources"]
+    assert resources["listeners"][1].pop("per_connection_buffer_limit_bytes") == (20 << 20) + (1 << 20)
+    resources["clusters"] = resources["clusters"][:2]
+    del resources["secrets"]
+    assert after == before
+
+
+def test_attaching_again_changes_nothing(tmp_path: Path) -> None:
+    first = attach(tmp_path, "--listener", "edge", own=OWN.read_text())
+    again = attach(tmp_path, "--listener", "edge", own=first.stdout)
+    assert again.stdout == first.stdout
+    assert "per_connection_buffer_limit_bytes is now" in first.stderr
+    assert again.stderr == ""
+    fewer = {"models": {"gpt-4o": {"provider": "local"}}, "keys": []}
+    direct = attach(tmp_path, "--listener", "edge", own=OWN.read_text(), **fewer)
+    replaced = attach(tmp_path, "--listener", "edge", own=first.stdout, **fewer)
+    assert load(replaced.stdout) == load(direct.stdout)
+
+
+def test_names_may_be_written_as_in_json(tmp_path: Path) -> None:
+    def camel(one: Any) -> Any:
+        if isinstance(one, list):
+            return [camel(each) for each in one]
+        if isinstance(one, dict):
+            return {_camel(key): camel(each) for key, each in one.items()}
+        return one
+
+    def _camel(key: str) -> str:
+        first, *rest = key.split("_")
+        return key if key.startswith("@") else first + "".join(word.capitalize() for word in rest)
+
+    first = value(attach(tmp_path, "--listener", "edge", own=camel(own())))
+    assert len(first["staticResources"]["clusters"]) > 5
+    assert "static_resources" not in first
+    assert value(attach(tmp_path, "--listener", "edge", own=first)) == first
+
+
+def test_keys_stand_there_only_when_asked_for(tmp_path: Path) -> None:
+    assert "sk-secret" not in attach(tmp_path).output
+    written = value(attach(tmp_path, "--with-secrets"))
+    assert [one["name"] for one in written["secrets"]] == [
+        "headgate_credential_openai.0",
+        "headgate_credential_openai.1",
+    ]
+    assert written["secrets"][0]["generic_secret"]["secret"]["inline_string"] == "Bearer sk-secret-1"
+    files = attach(tmp_path, "--secrets-dir", "/keys/")
+    assert "sk-secret" not in files.output
+    assert "secrets" not in value(files)
+    assert files.stdout.count("path: /keys/credential_openai.0.yaml") >= 1
+    assert "Bearer" not in files.stdout
+
+
+def test_secrets_are_written_for_their_owner_alone(tmp_path: Path) -> None:
+    result = run(tmp_path, "secrets", "--dir", str(tmp_path / "keys"))
+    assert (result.exit_code, result.stdout) == (0, "")
+    files = sorted((tmp_path / "keys").iterdir())
+    assert [one.name for one in files] == ["credential_openai.0.yaml", "credential_openai.1.yaml"]
+    assert all(one.stat().st_mode & 0o777 == 0o600 for one in files)
+    secret = load(files[1].read_text())["resources"][0]
+    assert secret["name"] == "headgate_credential_openai.1"
+    assert secret["generic_secret"]["secret"]["inline_string"] == "Bearer sk-secret-2"
+    check("envoy.service.discovery.v3.DiscoveryResponse", load(files[0].read_text()))
+
+
+def test_secrets_as_a_kubernetes_secret(tmp_path: Path) -> None:
+    made = value(run(tmp_path, "secrets", "--kubernetes", "keys", "--namespace", "edge"))
+    assert (made["kind"], made["metadata"]["name"], made["metadata"]["namespace"]) == ("Secret", "keys", "edge")
+    assert set(made["stringData"]) == {"credential_openai.0.yaml", "credential_openai.1.yaml"}
+
+
+def _two_chains() -> Any:
+    bootstrap = own()
+    chains = bootstrap["static_resources"]["listeners"][1]["filter_chains"]
+    chains.append({**copy.deepcopy(chains[0]), "name": "second"})
+    return bootstrap
+
+
+def _with(change: Any) -> Any:
+    bootstrap = own()
+    change(bootstrap)
+    return bootstrap
+
+
+def _rds(bootstrap: Any) -> None:
+    del manager(bootstrap)["route_config"]
+    manager(bootstrap)["rds"] = {"route_config_name": "x"}
+
+
+def _star(bootstrap: Any) -> None:
+    manager(bootstrap)["route_config"]["virtual_hosts"][0]["domains"] = ["*"]
+
+
+def _clash(bootstrap: Any) -> None:
+    bootstrap["static_resources"]["clusters"].append({"name": "headgate_extproc"})
+
+
+def _no_router(bootstrap: Any) -> None:
+    manager(bootstrap)["http_filters"].pop()
+
+
+EDGE = ["--listener", "edge"]
+CACHED = {"models": VARIANTS["cache"]["models"]}
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "options", "changes", "words"),
+    [
+        (own(), [], {}, ("several listeners speak HTTP: edge, redirect", "choose: --listener NAME")),
+        (own(), ["--listener", "no"], {}, ("there is no listener 'no'", "there is: edge, redirect")),
+        (_two_chains(), EDGE, {}, ("several filter chains speak HTTP: (no name), second", "--filter-chain NAME")),
+        (_two_chains(), [*EDGE, "--filter-chain", "x"], {}, ("no HTTP connection manager in a filter chain 'x'",)),
+        (_with(_rds), EDGE, {}, ("the routes are not in the file", "without --into prints the parts")),
+        (_with(_star), EDGE, {}, ("'shop' answers to every domain (*) already", "--domain llm.example.com")),
+        (own(), [*EDGE, "--domain", "Shop.example.com"], {}, ("'shop' answers to 'Shop.example.com' already",)),
+        (_with(_clash), EDGE, {}, ("static_resources.clusters", "a 'headgate_extproc' that is not Headgate's", "another name")),
+        (_with(_no_router), EDGE, {}, ("typed_config.http_filters", "the last one is not the router")),
+        (own(), EDGE, CACHED, ("your body_format would be put around kept answers", "listener of its own")),
+        ("a: [", [], {}, ("own.yaml:1", "is no YAML")),
+        ("[]", [], {}, ("static_resources: is missing",)),
+        ("{static_resources: {listeners: []}}", [], {}, ("no HTTP connection manager",)),
+        (own(), ["--with-secrets", "--secrets-dir", "/x"], {}, ("--secrets-dir", "choose one")),
+        (own(), ["--secrets-dir", "x"], {}, ("'x' is not absolute",)),
+        (own(), EDGE, {"services": {"extproc": "0.0.0.0:9001"}}, ("headgate.yaml:", "services.extproc", "--extproc HOST:PORT")),
+        (own(), [*EDGE, "--ratelimit", "nowhere"], {}, ("services.ratelimit", "'nowhere' is not an address")),
+    ],
+    ids=lambda one: one[0][:40] if isinstance(one, tuple) else "",
+)  # fmt: skip
+def test_what_cannot_be_attached_to_says_where_and_how_to_mend_it(
+    bootstrap: Any, options: list[str], changes: dict[str, Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = attach(tmp_path, *options, own=bootstrap, **changes)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_domain_is_answered_with_any_port(tmp_path: Path) -> None:
+    made = value(attach(tmp_path, *EDGE, "--domain", "a.example.com", "--domain", "*.b.example.com", own=own()))
+    assert manager(made)["route_config"]["virtual_hosts"][0]["domains"] == [
+        "a.example.com",
+        "*.b.example.com",
+        "a.example.com:*",
+    ]
+
+
+def test_addresses_as_envoy_sees_them(tmp_path: Path) -> None:
+    made = value(
+        attach(tmp_path, "--extproc", "headgate.svc:9001", "--ratelimit", "[::1]:9002", workers=2, store="redis://r")
+    )
+    ours = {one["name"]: one["load_assignment"]["endpoints"][0]["lb_endpoints"] for one in made["clusters"][:2]}
+    seen = {name: [one["endpoint"]["address"]["socket_address"] for one in found] for name, found in ours.items()}
+    assert seen["headgate_extproc"] == [{"address": "headgate.svc", "port_value": port} for port in (9001, 9002)]
+    assert seen["headgate_ratelimit"] == [{"address": "::1", "port_value": port} for port in (9002, 9003)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["y", "no", "on", "Off", "1e3", "0x10", "12:30", "2020-01-01", "null", "~", "-1", ".5", "a: b", "x\ny\n", ""],
+)
+def test_texts_stay_texts(text: str) -> None:
+    assert load(dump({"a": text}))["a"] == text
+    assert yaml.safe_load(dump({"a": text}))["a"] == text
+    assert list(yaml.safe_load_all(dump_all([text, 1]))) == [text, 1]
+
+
+def test_the_protos_find_what_envoy_would_not_know() -> None:
+    with pytest.raises(ValueError, match="no field named"):
+        check("envoy.config.cluster.v3.Cluster", {"name": "x", "nmae": "y"})
+    wrong = {
+        "name": "x",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua", "code": 1},
+    }
+    with pytest.raises(ValueError, match="code"):
+        check("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", wrong)
+    with pytest.raises(ValueError, match="no message"):
+        check("envoy.config.cluster.v3.Nothing", {})
