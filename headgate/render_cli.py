@@ -7,16 +7,18 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 import yaml
 from rich.console import Console
 
 from headgate.render import paste
-from headgate.render.attach import parts
+from headgate.render.attach import Parts, parts
 from headgate.render.bootstrap import static_bootstrap
-from headgate.render.kubernetes import kubernetes_secret
+from headgate.render.istio import Egress
+from headgate.render.istio import objects as istio_objects
+from headgate.render.kubernetes import kubernetes_secret, values
 from headgate.render.layout import Layout
 from headgate.render.own_envoy import OwnEnvoy
 from headgate.render.sds import Secrets, sds_files
@@ -28,6 +30,7 @@ from sidecar.errors import ConfigError, HeadgateError, Problem
 
 render_app = typer.Typer(help="Print configuration for Envoy.", no_args_is_help=True)
 _err = Console(stderr=True)
+Made = TypeVar("Made")
 
 ConfigOption = Annotated[Path, typer.Option("-c", "--config", help="headgate.yaml")]
 RunDirOption = Annotated[str | None, typer.Option(help="folder for sockets and Envoy's files")]
@@ -39,6 +42,9 @@ WithSecretsOption = Annotated[bool, typer.Option(help="write the providers' keys
 SecretsDirOption = Annotated[
     str, typer.Option(help="folder in which Envoy finds the keys as SDS files (`headgate render secrets` writes them)")
 ]
+CaOption = Annotated[str, typer.Option(help="CA bundle for providers, as Envoy sees it (else this machine's)")]
+MOUNTED = "/etc/headgate/keys"
+SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"  # in the images of Istio's and Envoy Gateway's Envoys
 _EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104 - refused
 
 
@@ -128,6 +134,7 @@ def attach(
     ratelimit: RatelimitOption = None,
     with_secrets: WithSecretsOption = False,
     secrets_dir: SecretsDirOption = "",
+    ca: CaOption = "",
     run_dir: RunDirOption = None,
 ) -> None:
     """Print what an Envoy that you run already needs to be a gateway, too (YAML).
@@ -141,22 +148,53 @@ def attach(
         reachable(settings, file)
         secrets = _secrets(settings, file, with_secrets=with_secrets, folder=secrets_dir)
         if into is None:
-            made = _checked(lambda: paste.checked(parts(settings, layout_of(settings), secrets, wanted or ["*"])))
-            print(paste.text(made), end="")
+            print(paste.text(_parts(settings, secrets, wanted or ["*"], ca)), end="")
             return
         own = OwnEnvoy.find(str(into), _read_yaml(into), listener=listener, chain=filter_chain)
         if settings.has_cache and own.has_reply_format():
             what = "your body_format would be put around kept answers"
             mend = "move it into mappers, take `cache` from the models, or give Headgate a listener of its own"
             raise ConfigError([Problem(str(into), f"{own.place.path}.local_reply_config.body_format", what, mend)])
-        domains = own.domains(wanted)
-        made = _checked(lambda: paste.checked(parts(settings, layout_of(settings), secrets, domains)))
-        notes = own.attach(made)
+        notes = own.attach(_parts(settings, secrets, own.domains(wanted), ca))
     except HeadgateError as error:
         fail(error)
     print(dump(own.bootstrap), end="")
     for note in notes:
         _note(note)
+
+
+@render_app.command("istio")
+def istio(
+    config: ConfigOption,
+    host: Annotated[list[str], typer.Option(help="the name by which apps call it: http://HOST (again for more)")],
+    extproc: ExtprocOption = None,
+    ratelimit: RatelimitOption = None,
+    namespace: Annotated[str, typer.Option(help="the egress gateway's namespace")] = "istio-system",
+    selector: Annotated[str, typer.Option(help="label of the egress gateway's pods")] = "istio=egressgateway",
+    service: Annotated[str, typer.Option(help="the egress gateway's service")] = "istio-egressgateway",
+    listen_port: Annotated[int, typer.Option(help="where the gateway's pods listen for port 443")] = 8443,
+    secrets_dir: SecretsDirOption = MOUNTED,
+    ca: CaOption = SYSTEM_CA,
+) -> None:
+    """Print the objects that make an Istio egress gateway a gateway for language models (YAML).
+
+    Keys are never in them: mount the Secret that `headgate render secrets --kubernetes` prints.
+    """
+    try:
+        settings, file = _read(config, services__extproc=extproc, services__ratelimit=ratelimit)
+        reachable(settings, file, network=True)
+        secrets = _secrets(settings, file, with_secrets=False, folder=secrets_dir)
+        label, equals, label_value = selector.partition("=")
+        if not (label and equals and label_value):
+            raise ConfigError([Problem("--selector", "", f"'{selector}' is no label", "write istio=egressgateway")])
+        address = service if "." in service else f"{service}.{namespace}.svc.cluster.local"
+        egress = Egress(tuple(host), namespace, (label, label_value), address, listen_port=listen_port)
+        domains = [*host, *(f"{one}:*" for one in host)]
+        made = _parts(settings, secrets, domains, ca)
+        found = _checked(lambda: istio_objects(made, egress))
+    except HeadgateError as error:
+        fail(error)
+    print(dump_all(values(found)), end="")
 
 
 @render_app.command("secrets")
@@ -197,7 +235,11 @@ def _write_private(folder: Path, files: Mapping[str, str]) -> None:
         raise ConfigError([problem]) from error
 
 
-def _checked(make: Callable[[], Any]) -> Any:
+def _parts(settings: Settings, secrets: Secrets, domains: list[str], ca: str) -> Parts:
+    return _checked(lambda: paste.checked(parts(settings, layout_of(settings), secrets, domains, ca=ca)))
+
+
+def _checked(make: Callable[[], Made]) -> Made:
     """What `make` makes. That Envoy's messages do not know it can only be a mistake of ours."""
     try:
         return make()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from extproc.policy import Policy
 from extproc.processor import METADATA
 from headgate.render.bootstrap import policy_of
-from headgate.render.clusters import all_clusters
+from headgate.render.clusters import all_clusters, system_ca
 from headgate.render.layout import RECORD_FILTER, Layout
 from headgate.render.listener import access_log, attempt_log, buffer_bytes, foreign_headers, http_filters
 from headgate.render.local_replies import local_replies
@@ -57,8 +57,11 @@ class Parts:
     watches_files: bool  # secrets come from files: Envoy's node needs an id and a cluster
 
 
-def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequence[str]) -> Parts:
-    """The parts for a virtual host that answers to `domains`."""
+def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequence[str], *, ca: str = "") -> Parts:
+    """The parts for a virtual host that answers to `domains`.
+
+    `ca` is the CA bundle for providers that name none, as Envoy sees it; empty: this machine's.
+    """
     policy = policy_of(settings)
     sleeping = [{**one, "disabled": True} for one in _filters(settings)]
     return Parts(
@@ -73,7 +76,7 @@ def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequenc
             "typed_per_filter_config": awake(settings),
             "routes": [*attached_routes(settings, policy), *_undecided()],
         },
-        clusters=[*map(_marked, attached_clusters(settings, layout, secrets, policy)), _nowhere()],
+        clusters=[*map(_marked, attached_clusters(settings, layout, secrets, policy, ca)), _nowhere()],
         secrets=[] if secrets.folder else all_secrets(settings, secrets.values),
         buffer_bytes=buffer_bytes(settings),
         watches_files=bool(secrets.folder),
@@ -146,8 +149,9 @@ def _undecided() -> list[Json]:
     ]
 
 
-def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, policy: Policy) -> list[Json]:
+def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, policy: Policy, ca: str = "") -> list[Json]:
     """Our services and the targets."""
+    ours = system_ca()
     source: Callable[[str], Json] = secrets.source
     found = all_clusters(
         settings,
@@ -162,6 +166,10 @@ def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, poli
             if "request_mutations" in one["typed_config"].get("mutations", ()):
                 removed = one["typed_config"]["mutations"]["request_mutations"]
                 removed += [{"remove": name} for name in _ROUTER_REQUEST_HEADERS]
+        trust = cluster.get("transport_socket", {}).get("typed_config", {}).get("common_tls_context", {})
+        bundle = trust.get("validation_context", {}).get("trusted_ca", {})
+        if ca and bundle.get("filename") == ours:
+            bundle["filename"] = ca
     return found
 
 

@@ -35,6 +35,27 @@ def check(type_name: str, value: Json) -> None:
         raise ValueError(f"{type_name}: {error}") from error
 
 
+def opaque(value: Any) -> Any:
+    """`value` with extensions as structures where a control plane between us and Envoy may not know their messages.
+
+    Envoy reads both alike (xds.type.v3.TypedStruct).
+    """
+    if isinstance(value, list):
+        return [opaque(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: opaque(one) for key, one in value.items()}
+    config = made.get("typed_config")
+    if _is_newer(value) and isinstance(config, dict):
+        fields = {key: one for key, one in config.items() if key != "@type"}
+        made["typed_config"] = {
+            "@type": f"{_PREFIX}xds.type.v3.TypedStruct",
+            "type_url": config["@type"],
+            "value": fields,
+        }
+    return made
+
+
 def _class(type_name: str) -> type[message.Message]:
     package, _, name = type_name.rpartition(".")
     for module in _load(package):

@@ -1,0 +1,134 @@
+"""The pages of docs/install work as they stand: their commands are run, in the order in which they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headgate.up.supervisor import envoy_binary
+from tests.e2e.test_existing_envoy import OWN
+from tests.gateway import free_port
+from tests.provider_thread import ProviderThread
+
+FOLDER = Path(__file__).parent.parent / "docs" / "install"
+PAGES = sorted(one.name for one in FOLDER.glob("*.md"))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of installation: its text and its fenced blocks of one language."""
+
+    text: str
+
+    @staticmethod
+    def read(name: str) -> Page:
+        return Page((FOLDER / name).read_text())
+
+    def blocks(self, language: str) -> list[str]:
+        return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
+
+
+def programs(folder: Path) -> None:
+    """`headgate` and `envoy` as the shell finds them."""
+    folder.mkdir()
+    for name, command in (("headgate", f"{sys.executable} -m headgate"), ("envoy", str(envoy_binary()))):
+        path = folder / name
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the commands in a shell; what they have started in the background ends with it."""
+    if not (folder / "bin").exists():
+        programs(folder / "bin")
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "COLUMNS": "200"}
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=(folder / "stderr").open("w"),
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        # What runs in the background holds the pipe: the shell's end is what counts.
+        process.wait(60)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if _lives(process.pid) else None
+    output, _ = process.communicate(timeout=20)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, (folder / "stderr").read_text())
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine in place of the page's: its paths, ports and provider."""
+
+    folder: Path
+    provider: ProviderThread
+    ports: dict[int, int]
+
+    def moved(self, text: str) -> str:
+        for there, place in (("/etc/headgate", "etc"), ("/run/headgate", "run"), ("/var/log/envoy", ".")):
+            text = text.replace(there, str(self.folder / place))
+        text = text.replace("preset: openai", f'dialect: openai, base_url: "{self.provider.base_url}"')
+        for port, free in self.ports.items():
+            text = re.sub(rf"\b{port}\b", str(free), text)
+        return text
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    with ProviderThread() as provider:
+        yield Here(tmp_path, provider, {port: free_port() for port in (10001, 9901, 8079, 8080)})
+
+
+def test_existing_envoy(here: Here) -> None:
+    page = Page.read("existing-envoy.md")
+    (here.folder / "headgate.yaml").write_text(here.moved(page.blocks("yaml")[0]))
+    (here.folder / "envoy.yaml").write_text(here.moved(OWN.read_text()))
+    done = run(here.moved("\n".join(page.blocks("sh"))), here.folder)
+    assert done.returncode == 0, done.stderr
+    assert "which makes up every word" in done.stdout
+    assert here.provider.requests[0].header("authorization") == "Bearer sk-your-key"
+    merged = (here.folder / "envoy-with-headgate.yaml").read_text()
+    assert "sk-your-key" not in merged
+    assert yaml.safe_load((here.folder / "parts.yaml").read_text())["virtual_hosts"][0]["name"] == "headgate"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", Page.read(name).text):
+        if "://" not in link:
+            assert (FOLDER / link).exists(), link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_configuration_is_one(name: str) -> None:
+    for block in Page.read(name).blocks("yaml"):
+        assert yaml.safe_load(block)
+
+
+def test_the_key_of_the_pages_is_the_one_that_their_requests_carry() -> None:
+    digest = hashlib.sha256(b"sk-team-a").hexdigest()
+    for name in PAGES:
+        assert set(re.findall(r'sha256: "(\w+)"', Page.read(name).text)) <= {digest}
