@@ -16,6 +16,9 @@ from rich.console import Console
 from headgate.render import paste
 from headgate.render.attach import Parts, parts
 from headgate.render.bootstrap import static_bootstrap
+from headgate.render.envoy_gateway import Fleet
+from headgate.render.envoy_gateway import objects as eg_objects
+from headgate.render.gateway_api import Entrance, gateway, route
 from headgate.render.istio import Egress
 from headgate.render.istio import objects as istio_objects
 from headgate.render.kubernetes import kubernetes_secret, values
@@ -43,6 +46,11 @@ SecretsDirOption = Annotated[
     str, typer.Option(help="folder in which Envoy finds the keys as SDS files (`headgate render secrets` writes them)")
 ]
 CaOption = Annotated[str, typer.Option(help="CA bundle for providers, as Envoy sees it (else this machine's)")]
+HostOption = Annotated[str, typer.Option(help="the name by which clients call it")]
+NamespaceOption = Annotated[str, typer.Option(help="namespace of the objects")]
+GatewayClassOption = Annotated[str, typer.Option(help="the GatewayClass")]
+PortOption = Annotated[int, typer.Option(help="port of the Gateway")]
+CertificateOption = Annotated[str, typer.Option(help="Secret with the Gateway's certificate; empty: plain HTTP")]
 MOUNTED = "/etc/headgate/keys"
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"  # in the images of Istio's and Envoy Gateway's Envoys
 _EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104 - refused
@@ -195,6 +203,59 @@ def istio(
     except HeadgateError as error:
         fail(error)
     print(dump_all(values(found)), end="")
+
+
+@render_app.command("envoy-gateway")
+def envoy_gateway(
+    config: ConfigOption,
+    host: HostOption,
+    extproc: ExtprocOption = None,
+    namespace: NamespaceOption = "headgate",
+    gateway_class: GatewayClassOption = "eg",
+    port: PortOption = 80,
+    certificate: CertificateOption = "",
+    keys: Annotated[str, typer.Option(help="the Secret of `headgate render secrets --kubernetes`")] = "headgate-keys",
+    ca: CaOption = SYSTEM_CA,
+) -> None:
+    """Print the objects that have Envoy Gateway run a gateway for language models (YAML).
+
+    Limits are decided in ext_proc (`limits.enforce: in_process`). Keys are never in the objects.
+    """
+    try:
+        settings, file = _read(config, services__extproc=extproc)
+        if settings.limits.enforce != "in_process":
+            what = "Envoy Gateway's order of filters leaves no place for a rate-limit filter of ours behind ext_proc"
+            place = file.place(("limits", "enforce"))
+            raise ConfigError([Problem(place, "limits.enforce", what, "write `limits: {enforce: in_process}`")])
+        reachable(settings, file, network=True)
+        entrance = Entrance(host, gateway_class, namespace, port=port, certificate=certificate)
+        addresses = tuple(layout_of(settings).extprocs(settings))
+        made = _parts(settings, Secrets(redacted(settings), MOUNTED), [host], ca)
+        found = _checked(lambda: eg_objects(settings, made, Fleet(entrance, keys, MOUNTED, addresses)))
+    except HeadgateError as error:
+        fail(error)
+    print(dump_all(values(found)), end="")
+
+
+@render_app.command("gateway-api")
+def gateway_api(
+    config: ConfigOption,
+    host: HostOption,
+    gateway_class: GatewayClassOption,
+    namespace: NamespaceOption = "",
+    port: PortOption = 80,
+    certificate: CertificateOption = "",
+    service: Annotated[str, typer.Option(help="the Service of Headgate's own Envoy")] = "headgate",
+    service_port: Annotated[int, typer.Option(help="its port (else that of `listen`)")] = 0,
+) -> None:
+    """Print a Gateway and an HTTPRoute that lead to Headgate's own Envoy (`headgate up`), for any implementation."""
+    try:
+        settings, _ = _read(config)
+        entrance = Entrance(host, gateway_class, namespace, port=port, certificate=certificate)
+        leads_to = service_port or split_address(settings.listen)[1]
+    except HeadgateError as error:
+        fail(error)
+    print(dump_all(values([gateway(entrance), route(entrance, service, leads_to)])), end="")
 
 
 @render_app.command("secrets")

@@ -31,8 +31,13 @@ ATTACHED = f"{OURS}.attached"  # the namespace of the mark, in requests and on c
 VIRTUAL_HOST = OURS
 NOWHERE_CLUSTER = f"{OURS}_nowhere"
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
-# What the owner's router says of itself: ours says nothing (`suppress_envoy_headers`).
-_ROUTER_REQUEST_HEADERS = ("x-envoy-expected-rq-timeout-ms", "x-envoy-original-host", "x-envoy-original-path")
+# What the owner's router says of itself (ours says nothing: `suppress_envoy_headers`), and a mesh of its clients.
+_OWNERS_REQUEST_HEADERS = (
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+    "x-forwarded-client-cert",
+)
 _ROUTER_RESPONSE_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-overloaded", "x-envoy-degraded")
 MARKED: Json = {
     "metadata_filter": {
@@ -165,7 +170,7 @@ def attached_clusters(settings: Settings, layout: Layout, secrets: Secrets, poli
         for one in next(iter(cluster["typed_extension_protocol_options"].values())).get("http_filters", ()):
             if "request_mutations" in one["typed_config"].get("mutations", ()):
                 removed = one["typed_config"]["mutations"]["request_mutations"]
-                removed += [{"remove": name} for name in _ROUTER_REQUEST_HEADERS]
+                removed += [{"remove": name} for name in _OWNERS_REQUEST_HEADERS]
         trust = cluster.get("transport_socket", {}).get("typed_config", {}).get("common_tls_context", {})
         bundle = trust.get("validation_context", {}).get("trusted_ca", {})
         if ca and bundle.get("filename") == ours:
