@@ -215,6 +215,9 @@ def envoy_gateway(
     port: PortOption = 80,
     certificate: CertificateOption = "",
     keys: Annotated[str, typer.Option(help="the Secret of `headgate render secrets --kubernetes`")] = "headgate-keys",
+    secrets_dir: Annotated[str, typer.Option(help="where that Secret is mounted")] = MOUNTED,
+    xds_listener: Annotated[str, typer.Option(help="name of Envoy's listener (Envoy Gateway 1.10: tcp-80)")] = "",
+    xds_routes: Annotated[str, typer.Option(help="name of its routes (Envoy Gateway 1.10: http-80)")] = "",
     ca: CaOption = SYSTEM_CA,
 ) -> None:
     """Print the objects that have Envoy Gateway run a gateway for language models (YAML).
@@ -230,8 +233,10 @@ def envoy_gateway(
         reachable(settings, file, network=True)
         entrance = Entrance(host, gateway_class, namespace, port=port, certificate=certificate)
         addresses = tuple(layout_of(settings).extprocs(settings))
-        made = _parts(settings, Secrets(redacted(settings), MOUNTED), [host], ca)
-        found = _checked(lambda: eg_objects(settings, made, Fleet(entrance, keys, MOUNTED, addresses)))
+        secrets = _secrets(settings, file, with_secrets=False, folder=secrets_dir)
+        made = _parts(settings, secrets, [host], ca)
+        fleet = Fleet(entrance, keys, secrets.folder, addresses, xds_listener, xds_routes)
+        found = _checked(lambda: eg_objects(settings, made, fleet))
     except HeadgateError as error:
         fail(error)
     print(dump_all(values(found)), end="")

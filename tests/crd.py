@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 FOLDER = Path(__file__).parent / "headgate" / "render" / "crds"
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -21,6 +24,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "boolean": (bool,),
 }
+_ANYTHING: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
 @cache
@@ -51,7 +55,7 @@ def _check(value: Any, schema: dict[str, Any], path: str, *, root: bool = False)
         yield from _check_fields(value, schema, path, root)
     if isinstance(value, list):
         for index, one in enumerate(value):
-            yield from _check(one, schema.get("items", {}), f"{path}[{index}]")
+            yield from _check(one, schema.get("items", _ANYTHING), f"{path}[{index}]")
 
 
 def _check_value(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
@@ -103,3 +107,21 @@ def _check_fields(value: dict[str, Any], schema: dict[str, Any], path: str, root
             continue
         elif name not in known and not schema.get("x-kubernetes-preserve-unknown-fields"):
             yield f"{path}: there is no field '{name}'"
+
+
+def main(arguments: list[str]) -> int:
+    """`kubectl apply -f FILE…` for tests: says of each object whether it is valid."""
+    assert arguments[0] == "apply", arguments
+    wrong = 0
+    for name in arguments[1:]:
+        for one in yaml.safe_load_all(Path(name).read_text()) if name != "-f" else ():
+            group = one["apiVersion"].rpartition("/")[0]
+            known = (FOLDER / f"{group}_{one['kind'].lower()}.json").exists()
+            found = problems(one) if known else []
+            wrong += len(found)
+            print(f"{one['kind']} {one['metadata']['name']}", found or ("is valid" if known else "has no schema here"))
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

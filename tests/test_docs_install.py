@@ -40,9 +40,14 @@ class Page:
 
 
 def programs(folder: Path) -> None:
-    """`headgate` and `envoy` as the shell finds them."""
+    """`headgate` and `envoy` as the shell finds them; `kubectl apply` checks objects by their schemas (`tests.crd`)."""
     folder.mkdir()
-    for name, command in (("headgate", f"{sys.executable} -m headgate"), ("envoy", str(envoy_binary()))):
+    commands = {
+        "headgate": f"{sys.executable} -m headgate",
+        "envoy": str(envoy_binary()),
+        "kubectl": f"{sys.executable} -m tests.crd",
+    }
+    for name, command in commands.items():
         path = folder / name
         path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -113,6 +118,16 @@ def test_existing_envoy(here: Here) -> None:
     merged = (here.folder / "envoy-with-headgate.yaml").read_text()
     assert "sk-your-key" not in merged
     assert yaml.safe_load((here.folder / "parts.yaml").read_text())["virtual_hosts"][0]["name"] == "headgate"
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("istio.md", 6), ("envoy-gateway.md", 10)])
+def test_clusters(name: str, kinds: int, here: Here) -> None:
+    page = Page.read(name)
+    (here.folder / "headgate.yaml").write_text(here.moved(page.blocks("yaml")[0]))
+    done = run(here.moved("\n".join(page.blocks("sh"))), here.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" is valid") + done.stdout.count(" has no schema here") == kinds
+    assert "OPENAI" not in done.stdout
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,8 +1,8 @@
 """Headgate in an Envoy that Envoy Gateway runs: a Gateway of its own, so no other route can be touched.
 
 What has an API has an object: ext_proc (EnvoyExtensionPolicy, Backend), the size of prompts (ClientTrafficPolicy), the
-keys (EnvoyProxy mounts them). The rest is patches (EnvoyPatchPolicy): targets with a key, a path and a body of their own
-per attempt, the meter, errors in OpenAI's shape, logs. Retries are in the routes that we patch in, so a
+keys (EnvoyProxy mounts them). The rest is patches (EnvoyPatchPolicy): targets with a key, a path and a body of their
+own per attempt, the meter, errors in OpenAI's shape, logs. Retries are in the routes that we patch in, so a
 BackendTrafficPolicy would have nothing to apply to; its rate limits always ask Envoy Gateway's own service.
 
 Fields: https://gateway.envoyproxy.io/docs/api/extension_types/
@@ -40,6 +40,8 @@ class Fleet:
     keys: str  # the Secret that holds the SDS files
     folder: str  # where it is mounted
     extproc: tuple[str, ...]  # addresses
+    xds_listener: str = ""  # what Envoy Gateway calls the Envoy listener; empty: as it did before 1.10
+    xds_routes: str = ""  # and its route configuration
 
     @property
     def filter_chain(self) -> str:
@@ -47,8 +49,8 @@ class Fleet:
         return "/filter_chains/0" if self.entrance.certificate else "/default_filter_chain"
 
     @property
-    def xds_name(self) -> str:
-        """What Envoy Gateway calls the listener and its routes."""
+    def section(self) -> str:
+        """What Envoy Gateway calls the listener and its routes, where it is not told otherwise (`XDSNameSchemeV2`)."""
         return f"{self.entrance.namespace}/{self.entrance.name}/{LISTENER}"
 
     @property
@@ -94,6 +96,7 @@ def _client_traffic_policy(settings: Settings, parts: Parts, fleet: Fleet) -> Ob
     spec = {
         "targetRefs": [_target(fleet)],
         "connection": {"bufferLimit": str(parts.buffer_bytes)},
+        "path": {"escapedSlashesAction": "KeepUnchanged"},  # a model's name in a path may hold one
         "timeout": {
             "http": {"requestReceivedTimeout": _duration(settings.request_timeout), "streamIdleTimeout": "0s"},
         },
@@ -162,7 +165,9 @@ def _listener(parts: Parts, fleet: Fleet) -> Iterator[Json]:
 
     def add(path: str, value: object, json_path: str = "") -> Json:
         where = {"jsonPath": json_path} if json_path else {}
-        return _patch(_LISTENER_TYPE, fleet.xds_name, op="add", **where, path=path, value=opaque(value))
+        return _patch(
+            _LISTENER_TYPE, fleet.xds_listener or fleet.section, op="add", **where, path=path, value=opaque(value)
+        )
 
     def of(name: str) -> str:
         return f"..http_filters[?(@.name=='{name}')].typed_config"
@@ -191,8 +196,9 @@ def _routes(parts: Parts, fleet: Fleet) -> Iterator[Json]:
         ("include_request_attempt_count", host["include_request_attempt_count"]),
         ("routes", host["routes"]),
     )
+    name = fleet.xds_routes or fleet.section
     for field, value in values:
-        yield _patch(_ROUTES_TYPE, fleet.xds_name, op="add", path=f"/virtual_hosts/0/{field}", value=opaque(value))
+        yield _patch(_ROUTES_TYPE, name, op="add", path=f"/virtual_hosts/0/{field}", value=opaque(value))
 
 
 def _duration(value: float) -> str:

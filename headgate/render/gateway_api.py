@@ -1,7 +1,7 @@
 """Gateway API objects (gateway.networking.k8s.io/v1).
 
-Two uses: a Gateway of any implementation in front of Headgate's own Envoy, and the one that Envoy Gateway makes an Envoy
-of, into which Headgate is put (`headgate.render.envoy_gateway`).
+Two uses: a Gateway of any implementation in front of Headgate's own Envoy, and the one that Envoy Gateway makes an
+Envoy of, into which Headgate is put (`headgate.render.envoy_gateway`).
 
 Fields: https://gateway-api.sigs.k8s.io/reference/spec/
 """

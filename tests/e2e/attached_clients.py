@@ -109,10 +109,9 @@ class Clients:
         assert answer.headers["x-request-id"]
         received = house.openai.requests[0]
         assert received.header("authorization") == f"Bearer {PROVIDER_KEY}"
-        # The owner's router says what the host was before: `suppress_envoy_headers` there would end it.
-        assert [name for name, _ in received.headers if name.startswith(("x-headgate", "x-envoy", "x-forwarded"))] == [
-            "x-envoy-original-host"
-        ]
+        names = [name for name, _ in received.headers if name.startswith(("x-headgate", "x-envoy", "x-forwarded"))]
+        # The owner's router says what the host was before, unless it has `suppress_envoy_headers`.
+        assert names in ([], ["x-envoy-original-host"])
 
     def test_a_stream_comes_whole_and_without_the_usage_that_nobody_ordered(self, client: OpenAI) -> None:
         chunks = list(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))

@@ -12,10 +12,10 @@ from typer.testing import Result
 from tests.crd import problems
 from tests.headgate.render.test_attach import CONFIG, VARIANTS, run
 
-SERVICES = ["--extproc", "headgate.svc:9001", "--ratelimit", "headgate.svc:9002"]
+SERVICES = ["--extproc", "headgate.svc:9001", "--ratelimit", "headgate.svc:9101"]
 HOST = ["--host", "llm.internal"]
 TLS = {"services": {"tls": {"cert": "/tls/tls.crt", "key": "/tls/tls.key", "name": "headgate.svc"}}}
-MESH = {**VARIANTS, "tls": TLS}
+MESH = {**VARIANTS, "tls": TLS, "tcp": {"workers": 2, "store": "redis://r"}}
 
 
 def objects(result: Result) -> list[dict[str, Any]]:
@@ -111,3 +111,64 @@ def test_the_schemas_find_mistakes() -> None:
     ):
         assert problems({**good, "spec": {"servers": [{**server, **change}]}})
     assert problems({**good, "spec": {"servers": [{"port": server["port"]}]}})
+
+
+IN_PROCESS = {"limits": {"enforce": "in_process"}}
+EXTPROC = ["--extproc", "headgate.svc:9001"]
+EG_KINDS = [
+    "EnvoyProxy",
+    "Gateway",
+    "HTTPRoute",
+    "ClientTrafficPolicy",
+    "Backend",
+    "EnvoyExtensionPolicy",
+    "EnvoyPatchPolicy",
+]
+
+
+@pytest.mark.parametrize("name", MESH)
+@pytest.mark.parametrize("certificate", [[], ["--certificate", "llm-tls", "--port", "443"]], ids=["http", "https"])
+def test_the_schemas_know_envoy_gateways_objects(name: str, certificate: list[str], tmp_path: Path) -> None:
+    options = [*EXTPROC, "--host", "llm.example.com", *certificate]
+    result = run(tmp_path, "envoy-gateway", *options, changes={**MESH[name], **IN_PROCESS})
+    found = objects(result)
+    assert [one["kind"] for one in found] == EG_KINDS
+    for one in found[1:]:  # of EnvoyProxy there is no schema here
+        assert problems(one) == []
+    assert {one["metadata"]["namespace"] for one in found} == {"headgate"}
+    assert "sk-secret" not in result.output
+    again = run(tmp_path, "envoy-gateway", *options, changes={**MESH[name], **IN_PROCESS})
+    assert again.stdout == result.stdout
+
+
+def test_envoy_gateways_ext_proc_fails_closed_and_asks_for_the_body(tmp_path: Path) -> None:
+    found = by_kind(run(tmp_path, "envoy-gateway", *EXTPROC, "--host", "llm.example.com", changes=IN_PROCESS))
+    processor = found["EnvoyExtensionPolicy"]["spec"]["extProc"][0]
+    assert processor["failOpen"] is False
+    assert processor["processingMode"] == {"allowModeOverride": True, "request": {}}
+    assert "headgate" in processor["metadata"]["writableNamespaces"]
+    assert found["ClientTrafficPolicy"]["spec"]["connection"]["bufferLimit"] == str((20 << 20) + (1 << 20))
+    names = {one["name"] for one in found["EnvoyPatchPolicy"]["spec"]["jsonPatches"] if "/" not in one["name"]}
+    assert names == {"headgate_extproc", "headgate_nowhere"}
+
+
+def test_limits_in_envoy_gateway_are_in_process(tmp_path: Path) -> None:
+    result = run(tmp_path, "envoy-gateway", *EXTPROC, "--host", "llm.example.com")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "limits.enforce" in result.stderr
+    assert "{enforce: in_process}" in result.stderr
+
+
+@pytest.mark.parametrize("certificate", [[], ["--certificate", "llm-tls"]], ids=["http", "https"])
+def test_a_gateway_of_any_implementation(certificate: list[str], tmp_path: Path) -> None:
+    options = ["--host", "llm.example.com", "--gateway-class", "cilium", "--namespace", "ai", *certificate]
+    result = run(tmp_path, "gateway-api", *options, changes={"listen": "0.0.0.0:10000"})
+    found = objects(result)
+    assert [one["kind"] for one in found] == ["Gateway", "HTTPRoute"]
+    for one in found:
+        assert problems(one) == []
+    listener = found[0]["spec"]["listeners"][0]
+    assert listener["protocol"] == ("HTTPS" if certificate else "HTTP")
+    rule = found[1]["spec"]["rules"][0]
+    assert rule["backendRefs"] == [{"name": "headgate", "port": 10000}]
+    assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
