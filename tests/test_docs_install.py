@@ -38,6 +38,10 @@ class Page:
     def blocks(self, language: str) -> list[str]:
         return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
 
+    def configuration(self) -> str:
+        """The headgate.yaml of the page."""
+        return next(one for one in self.blocks("yaml") if "providers:" in one)
+
 
 def programs(folder: Path) -> None:
     """`headgate` and `envoy` as the shell finds them; `kubectl apply` checks objects by their schemas (`tests.crd`)."""
@@ -109,7 +113,7 @@ def here(tmp_path: Path) -> Iterator[Here]:
 
 def test_existing_envoy(here: Here) -> None:
     page = Page.read("existing-envoy.md")
-    (here.folder / "headgate.yaml").write_text(here.moved(page.blocks("yaml")[0]))
+    (here.folder / "headgate.yaml").write_text(here.moved(page.configuration()))
     (here.folder / "envoy.yaml").write_text(here.moved(OWN.read_text()))
     done = run(here.moved("\n".join(page.blocks("sh"))), here.folder)
     assert done.returncode == 0, done.stderr
@@ -123,7 +127,7 @@ def test_existing_envoy(here: Here) -> None:
 @pytest.mark.parametrize(("name", "kinds"), [("istio.md", 6), ("envoy-gateway.md", 10)])
 def test_clusters(name: str, kinds: int, here: Here) -> None:
     page = Page.read(name)
-    (here.folder / "headgate.yaml").write_text(here.moved(page.blocks("yaml")[0]))
+    (here.folder / "headgate.yaml").write_text(here.moved(page.configuration()))
     done = run(here.moved("\n".join(page.blocks("sh"))), here.folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" is valid") + done.stdout.count(" has no schema here") == kinds
