@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -28,6 +28,7 @@ from headgate.render.sds import Secrets, sds_files
 from headgate.render.secrets import credentials, redacted
 from headgate.render.yaml_text import dump, dump_all, load
 from headgate.settings import Settings, load_settings, split_address
+from headgate.terminal import fail
 from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError, Problem
 
@@ -54,14 +55,6 @@ CertificateOption = Annotated[str, typer.Option(help="Secret with the Gateway's 
 MOUNTED = "/etc/headgate/keys"
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"  # in the images of Istio's and Envoy Gateway's Envoys
 _EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104 - refused
-
-
-def fail(error: HeadgateError) -> NoReturn:
-    """Print what is wrong and how to mend it, one line each, and exit with 1."""
-    lines = error.problems if isinstance(error, ConfigError) else (error,)
-    for line in lines:
-        _err.print(str(line), style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def layout_of(settings: Settings) -> Layout:
@@ -227,7 +220,7 @@ def envoy_gateway(
     try:
         settings, file = _read(config, services__extproc=extproc)
         if settings.limits.enforce != "in_process":
-            what = "Envoy Gateway's order of filters leaves no place for a rate-limit filter of ours behind ext_proc"
+            what = "in Envoy Gateway limits are decided in ext_proc: its own policies never ask our rate-limit service"
             place = file.place(("limits", "enforce"))
             raise ConfigError([Problem(place, "limits.enforce", what, "write `limits: {enforce: in_process}`")])
         reachable(settings, file, network=True)

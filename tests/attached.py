@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from headgate.up.supervisor import envoy_binary
+from headgate.up.envoy import envoy_binary
 from tests.gateway import Answer, free_port, post
 
 START_SECONDS = 40

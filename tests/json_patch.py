@@ -1,7 +1,7 @@
 """Applies an EnvoyPatchPolicy to the resources of a static bootstrap, as Envoy Gateway applies it to its own.
 
 Only what our policy uses: `add` (RFC 6902) to a resource by type and name, behind the places that a JSONPath of the
-form `..list[?(@.name=='x')].field` finds (internal/xds/translator/jsonpatch.go).
+form `..list[?(@.name=='x')]` finds (internal/xds/translator/jsonpatch.go).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 Json = dict[str, Any]
-_PATH = re.compile(r"\.\.(\w+)\[\?\(@\.name=='([^']+)'\)\]\.(\w+)")
+_PATH = re.compile(r"\.\.(\w+)\[\?\(@\.name=='([^']+)'\)\]")
 
 
 def apply(bootstrap: Json, policy: Json) -> Json:
@@ -23,12 +23,15 @@ def apply(bootstrap: Json, policy: Json) -> Json:
         operation, kind = patch["operation"], patch["type"].rpartition(".")[2]
         assert operation["op"] == "add"
         value = copy.deepcopy(operation["value"])
-        if operation["path"] == "":
+        if operation["path"] == "" and "jsonPath" not in operation:
             assert (kind, value["name"]) == ("Cluster", patch["name"])
             resources["clusters"].append(value)
             continue
-        for place in _places(_resource(resources, kind, patch["name"]), operation.get("jsonPath", "")):
-            add(place, operation["path"], copy.deepcopy(value))
+        resource = _resource(resources, kind, patch["name"])
+        pointers = _pointers(resource, operation["jsonPath"]) if "jsonPath" in operation else [""]
+        assert pointers, operation["jsonPath"]
+        for pointer in pointers:
+            add(resource, pointer + operation["path"], copy.deepcopy(value))
     return made
 
 
@@ -40,26 +43,24 @@ def _resource(resources: Json, kind: str, name: str) -> Json:
     return next(one["route_config"] for one in managers if one["route_config"]["name"] == name)
 
 
-def _places(resource: Json, json_path: str) -> list[Any]:
-    if not json_path:
-        return [resource]
+def _pointers(resource: Json, json_path: str) -> list[str]:
+    """Where a JSONPath leads, as JSON pointers."""
     found = _PATH.fullmatch(json_path)
     assert found, json_path
-    holder, name, field = found.groups()
-    places = [one[field] for each in _deep(resource, holder) for one in each if one["name"] == name]
-    assert places, json_path
-    return places
+    return [
+        f"{pointer}/{index}"
+        for pointer, value in _deep(resource, found.group(1), "")
+        for index, one in enumerate(value)
+        if one["name"] == found.group(2)
+    ]
 
 
-def _deep(value: Any, key: str) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for name, one in value.items():
-            if name == key:
-                yield one
-            yield from _deep(one, key)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _deep(one, key)
+def _deep(value: Any, key: str, pointer: str) -> Iterator[tuple[str, Any]]:
+    named = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in named:
+        if name == key:
+            yield f"{pointer}/{name}", one
+        yield from _deep(one, key, f"{pointer}/{name}")
 
 
 def add(value: Any, pointer: str, what: Any) -> None:

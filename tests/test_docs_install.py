@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headgate.up.supervisor import envoy_binary
+from headgate.up.envoy import envoy_binary
 from tests.e2e.test_existing_envoy import OWN
 from tests.gateway import free_port
 from tests.provider_thread import ProviderThread

@@ -17,10 +17,10 @@ from extproc.policy import Policy
 from extproc.processor import METADATA
 from headgate.render.bootstrap import policy_of
 from headgate.render.clusters import all_clusters, system_ca
-from headgate.render.layout import RECORD_FILTER, Layout
+from headgate.render.layout import Layout
 from headgate.render.listener import access_log, attempt_log, buffer_bytes, foreign_headers, http_filters
 from headgate.render.local_replies import local_replies
-from headgate.render.routes import NOT_RECORDED, decided_routes
+from headgate.render.routes import decided_routes, filters_off
 from headgate.render.sds import Secrets, all_secrets
 from headgate.render.values import Json, typed
 from headgate.settings import Settings
@@ -95,12 +95,11 @@ def _filters(settings: Settings) -> list[Json]:
         "envoy.extensions.filters.http.set_metadata.v3.Config",
         metadata=[{"metadata_namespace": ATTACHED, "value": {"here": True}}],
     )
-    named = [one if one["name"].startswith(PREFIX) else {**one, "name": _own(one)} for one in http_filters(settings)]
-    return [mark, _headers(), *named]
+    return [mark, _headers(), *({**one, "name": _own(one["name"])} for one in http_filters(settings))]
 
 
-def _own(one: Json) -> str:
-    return PREFIX + str(one["name"]).rpartition(".")[2]
+def _own(name: str) -> str:
+    return name if name.startswith(PREFIX) else PREFIX + name.rpartition(".")[2]
 
 
 def _headers() -> Json:
@@ -122,7 +121,7 @@ def _headers() -> Json:
 def awake(settings: Settings) -> Json:
     """The `typed_per_filter_config` that enables our filters."""
     found = {one["name"]: {"@type": _FILTER_CONFIG, "config": {}} for one in _filters(settings)}
-    return {**found, **(NOT_RECORDED if RECORD_FILTER in found else {})}
+    return {**found, **filters_off(settings)}
 
 
 def attached_routes(settings: Settings, policy: Policy) -> list[Json]:
@@ -130,11 +129,14 @@ def attached_routes(settings: Settings, policy: Policy) -> list[Json]:
     decided = {"filter": METADATA, "path": [{"key": "decision_us"}], "value": {"present_match": True}}
     found = []
     for route in decided_routes(settings, policy):
-        action = route["route"]
-        # The owner's connection manager may cut silent streams: here each attempt's own limit does that.
-        patient = action if "idle_timeout" in action else {**action, "idle_timeout": "0s"}
-        match = {**route["match"], "dynamic_metadata": [decided]}
-        found.append({**route, "match": match, "route": patient})
+        made = {**route, "match": {**route["match"], "dynamic_metadata": [decided]}}
+        if "route" in route:
+            # The owner's connection manager may cut silent streams: here each attempt's own limit does that.
+            made["route"] = {"idle_timeout": "0s", **route["route"]}
+        if "typed_per_filter_config" in route:
+            overrides = route["typed_per_filter_config"]
+            made["typed_per_filter_config"] = {_own(name): one for name, one in overrides.items()}
+        found.append(made)
     return found
 
 

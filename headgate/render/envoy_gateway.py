@@ -29,6 +29,7 @@ _LISTENER_TYPE = "envoy.config.listener.v3.Listener"
 _ROUTES_TYPE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER_TYPE = "envoy.config.cluster.v3.Cluster"
 _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "..http_filters[?(@.name=='envoy.filters.http.router')]"
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
@@ -160,7 +161,7 @@ def _clusters(parts: Parts) -> Iterator[Json]:
 
 
 def _listener(parts: Parts, fleet: Fleet) -> Iterator[Json]:
-    """Our filters first in the chain, and what ours need of the connection manager, of ext_proc and of the router."""
+    """Our filters around ext_proc, and what ours need of the connection manager, of ext_proc and of the router."""
     manager = f"{fleet.filter_chain}/filters/0/typed_config"
 
     def add(path: str, value: object, json_path: str = "") -> Json:
@@ -169,18 +170,17 @@ def _listener(parts: Parts, fleet: Fleet) -> Iterator[Json]:
             _LISTENER_TYPE, fleet.xds_listener or fleet.section, op="add", **where, path=path, value=opaque(value)
         )
 
-    def of(name: str) -> str:
-        return f"..http_filters[?(@.name=='{name}')].typed_config"
-
-    others = [one for one in parts.http_filters if one["name"] != _EXT_PROC]
     check(_MANAGER_TYPE, {"http_filters": parts.http_filters, "local_reply_config": {"mappers": parts.replies}})
-    for index, one in enumerate(others):
+    place = [one["name"] for one in parts.http_filters].index(_EXT_PROC)
+    for index, one in enumerate(parts.http_filters[:place]):
         yield add(f"{manager}/http_filters/{index}", one)
+    for one in parts.http_filters[place + 1 :]:
+        yield add("", one, _ROUTER)  # an element of a list: what is added comes before it
     config = _ext_proc(parts)
     for field in ("forward_rules", "max_message_timeout", "mutation_rules"):
         if field in config:
-            yield add(f"/{field}", config[field], of(fleet.ext_proc))
-    yield add("/upstream_log", [parts.attempt_log], of("envoy.filters.http.router"))
+            yield add(f"/typed_config/{field}", config[field], f"..http_filters[?(@.name=='{fleet.ext_proc}')]")
+    yield add("/typed_config/upstream_log", [parts.attempt_log], _ROUTER)
     yield add(f"{manager}/access_log/-", parts.access_log)
     yield add(f"{manager}/local_reply_config", {"mappers": parts.replies})
 

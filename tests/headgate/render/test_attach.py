@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from headgate.cli import app
 from headgate.render.protos import check
 from headgate.render.yaml_text import dump, dump_all, load
-from headgate.up.supervisor import envoy_binary
+from headgate.up.envoy import envoy_binary
 from tests.gateway import key_entry
 
 OWN = Path(__file__).parents[2] / "e2e" / "existing_envoy" / "envoy.yaml"
@@ -69,6 +69,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "realtime": {
         "providers": {"openai": {"preset": "openai", "api_key": "sk-1"}},
         "models": {"gpt-4o": {"provider": "openai"}},
+    },
+    "paced": {
+        "models": {
+            "gpt-4o": {"targets": [{"provider": "openai"}], "cache": {"ttl": 60, "scope": "key", "replay": "paced"}}
+        }
     },
     "empty": {"providers": {}, "models": {}, "keys": []},
 }
