@@ -49,8 +49,18 @@ def services(transport: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def configuration(first: str, second: str, services: dict[str, Any], enforce: str) -> dict[str, Any]:
-    """The headgate.yaml that these tests need: `first` and `second` are the providers' base URLs."""
+def configuration(
+    first: str, second: str, services: dict[str, Any], enforce: str, *, kept: bool = False
+) -> dict[str, Any]:
+    """The headgate.yaml that these tests need: `first` and `second` are the providers' base URLs.
+
+    `kept`: there are models with a cache, too (`KeepsAnswers`).
+    """
+    cache = {"ttl": 600, "scope": "key"}
+    cached = {
+        "kept": {"targets": [{"provider": "openai"}], "cache": cache},
+        "paced": {"targets": [{"provider": "openai"}], "cache": {**cache, "replay": "paced"}},
+    }
     return {
         "services": services,
         "limits": {"enforce": enforce},
@@ -59,6 +69,7 @@ def configuration(first: str, second: str, services: dict[str, Any], enforce: st
             "local": {"dialect": "openai", "base_url": second},
         },
         "models": {
+            **(cached if kept else {}),
             "gpt-4o": {"provider": "openai"},
             "safe": {
                 "targets": [
@@ -126,7 +137,7 @@ class Clients:
             client.chat.completions.create(model="nope", messages=MESSAGES)
         assert missing.value.code == "model_not_found"
         assert house.attached.post(chat(), key=None).error["code"] == "invalid_api_key"
-        assert {model.id for model in client.models.list()} == {"gpt-4o", "safe"}
+        assert {model.id for model in client.models.list()} >= {"gpt-4o", "safe"}
         assert not house.openai.requests
 
     def test_requests_over_the_limit_are_refused(self, house: House) -> None:
@@ -193,3 +204,30 @@ class Clients:
         for rest in ("../../admin", f"{climbing}/x", "a/..%2f..%2fx"):
             assert house.attached.post(chat(), path=f"/p/openai/{rest}").status in (400, 403, 404)  # normalized or not
         assert len(house.openai.requests) == 1
+
+
+def ask_twice(house: House, model: str, *, stream: bool) -> None:
+    """An equal question soon gets an answer that was given before, byte for byte."""
+    given: set[tuple[str | None, bytes]] = set()
+
+    def kept() -> bool:
+        answer = house.attached.post(chat(model, stream=stream, temperature=0))
+        assert answer.status == 200
+        found = (answer.header("content-type"), answer.body)
+        if answer.header("x-headgate-cache") == "hit":
+            assert found in given
+            return True
+        given.add(found)
+        return False
+
+    assert not kept()
+    wait_for(house, kept)
+
+
+class KeepsAnswers:
+    """Tests for gateways whose configuration is `kept`."""
+
+    @pytest.mark.parametrize("model", ["kept", "paced"])
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_equal_questions_are_answered_once(self, house: House, model: str, stream: bool) -> None:
+        ask_twice(house, model, stream=stream)

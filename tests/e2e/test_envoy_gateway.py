@@ -16,7 +16,7 @@ import yaml
 
 from tests import json_patch
 from tests.attached import DOMAIN, Attached, headgate
-from tests.e2e.attached_clients import Clients, House, configuration, services
+from tests.e2e.attached_clients import Clients, House, KeepsAnswers, configuration, services
 from tests.gateway import free_port, post
 from tests.provider_thread import ProviderThread
 
@@ -106,7 +106,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     listen, admin = free_port(), free_port()
     with ProviderThread("openai") as first, ProviderThread("local") as second:
         ways = services(request.param, folder)
-        config = configuration(first.base_url, second.base_url, ways, "in_process")
+        config = configuration(first.base_url, second.base_url, ways, "in_process", kept=True)
 
         def bootstrap(path: Path, _: Path) -> str:
             keys = str(folder / "keys")
@@ -120,7 +120,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield House(attached, first, second)
 
 
-class TestEnvoyGateway(Clients):
+class TestEnvoyGateway(Clients, KeepsAnswers):
     """Clients come in through a Gateway of Headgate's own."""
 
     def test_other_names_are_not_ours(self, house: House) -> None:

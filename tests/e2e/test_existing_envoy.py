@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,16 @@ from openai import OpenAI
 
 from headgate.render.yaml_text import load
 from tests.attached import DOMAIN, Attached, Shop, headgate
-from tests.e2e.attached_clients import MESSAGES, PROVIDER_KEY, Clients, House, configuration, services, wait_for
+from tests.e2e.attached_clients import (
+    MESSAGES,
+    PROVIDER_KEY,
+    Clients,
+    House,
+    ask_twice,
+    configuration,
+    services,
+    wait_for,
+)
 from tests.gateway import Answer, chat, free_port, key_entry, raw_request
 from tests.provider_thread import ProviderThread
 
@@ -39,12 +49,18 @@ def own_bootstrap(folder: Path, listen: int, admin: int, shop: int) -> str:
     return text.replace("/var/log/envoy", str(folder))
 
 
+def manager_of(bootstrap: dict[str, Any]) -> dict[str, Any]:
+    """The connection manager of the owner's listener `edge`."""
+    listener = next(one for one in bootstrap["static_resources"]["listeners"] if one["name"] == "edge")
+    found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
 def pasted(own: str, printed: str) -> str:
     """What somebody makes of the owner's file who does as the comments say."""
     bootstrap, parts = load(own), yaml.safe_load(printed)
-    resources = bootstrap["static_resources"]
+    resources, manager = bootstrap["static_resources"], manager_of(bootstrap)
     listener = next(one for one in resources["listeners"] if one["name"] == "edge")
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"][-1:-1] = parts["http_filters"]
     manager["http_filters"][-1]["typed_config"]["upstream_log"] = parts["upstream_log"]
     manager["access_log"] += parts["access_log"]
@@ -193,3 +209,28 @@ def test_a_new_key_in_a_mounted_secret_is_used_without_a_restart(
             while used() != "Bearer sk-second":
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The owner's Envoy without the format for everything that it answers by itself: with that, no answer is kept."""
+    folder = tmp_path_factory.mktemp("kept")
+    listen, admin = free_port(), free_port()
+    with ProviderThread("openai") as first, ProviderThread("local") as second:
+
+        def bootstrap(path: Path, _: Path) -> str:
+            own = load(own_bootstrap(folder, listen, admin, 9))
+            del manager_of(own)["local_reply_config"]["body_format"]
+            (folder / "own.json").write_text(json.dumps(own))
+            options = ["--into", str(folder / "own.json"), "--listener", "edge", "--domain", DOMAIN]
+            return headgate("render", "attach", "-c", str(path), "--with-secrets", *options)
+
+        config = configuration(first.base_url, second.base_url, {}, "envoy", kept=True)
+        with Attached(config, bootstrap, listen_port=listen, envoy_admin=admin) as attached:
+            yield House(attached, first, second)
+
+
+@pytest.mark.parametrize("model", ["kept", "paced"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_equal_questions_are_answered_once(keeper: House, model: str, stream: bool) -> None:
+    ask_twice(keeper, model, stream=stream)

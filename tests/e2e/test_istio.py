@@ -16,7 +16,7 @@ import yaml
 
 from tests import envoy_filter
 from tests.attached import DOMAIN, Attached, headgate
-from tests.e2e.attached_clients import Clients, House, configuration, services
+from tests.e2e.attached_clients import Clients, House, KeepsAnswers, configuration, services
 from tests.gateway import free_port, post
 from tests.provider_thread import ProviderThread
 from tests.sidecar.certificates import Authority
@@ -54,7 +54,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("istio")
     listen, admin = free_port(), free_port()
     with ProviderThread("openai") as first, ProviderThread("local") as second:
-        config = configuration(first.base_url, second.base_url, services(transport, folder), enforce)
+        config = configuration(first.base_url, second.base_url, services(transport, folder), enforce, kept=True)
 
         def bootstrap(path: Path, _: Path) -> str:
             keys = str(folder / "keys")
@@ -68,7 +68,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield House(attached, first, second)
 
 
-class TestIstio(Clients):
+class TestIstio(Clients, KeepsAnswers):
     """Apps call http://HOST."""
 
     def test_other_names_are_not_ours(self, house: House) -> None:
