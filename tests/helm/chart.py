@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,7 +78,7 @@ class Objects:
     @property
     def deployment(self) -> Json:
         """Headgate's own; a sidecar has none."""
-        return next(one for one in self.of("Deployment") if component_of(one) in ("gateway", "policy"))
+        return next(one for one in self.of("Deployment") if component_of(one) == "headgate")
 
     @property
     def pod(self) -> Json:
@@ -94,8 +94,7 @@ class Objects:
             elif one["kind"] == "Pod":
                 yield one["spec"]
         for one in self.of("ConfigMap", "sidecar"):
-            if "attach.yaml" in one["data"]:
-                yield yaml.safe_load(one["data"]["attach.yaml"])["spec"]["template"]["spec"]
+            yield yaml.safe_load(one["data"]["attach.yaml"])["spec"]["template"]["spec"]
 
     def container(self, name: str) -> Json:
         """A container of Headgate's pods, or of the patch that makes a sidecar of it."""
@@ -157,7 +156,7 @@ def _template(values: Json | None, case: str, kube: str, release: str, namespace
     return _remembered(arguments, client, _text(values))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _remembered(arguments: tuple[str, ...], client: Path | None, stdin: str) -> str:
     """The chart does not change while tests run."""
     return helm(*arguments, client=client, stdin=stdin)

@@ -26,7 +26,9 @@ def _schemas() -> dict[tuple[str, str], Json]:
         for version in spec["versions"]:
             schema = _closed(version["schema"]["openAPIV3Schema"])
             # What every object has; Istio's definitions leave it to Kubernetes.
-            schema["properties"].update(apiVersion={"type": "string"}, kind={"type": "string"}, metadata={"type": "object"})
+            schema["properties"].update(
+                apiVersion={"type": "string"}, kind={"type": "string"}, metadata={"type": "object"}
+            )
             found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = schema
     return found
 
@@ -45,7 +47,11 @@ def _closed(schema: Any) -> Any:
 
 
 def _objects(case: str) -> list[Json]:
-    return [one for one in render(case=case).all if ".istio.io/" in one["apiVersion"] or ".envoyproxy.io/" in one["apiVersion"]]
+    return [
+        one
+        for one in render(case=case).all
+        if ".istio.io/" in one["apiVersion"] or ".envoyproxy.io/" in one["apiVersion"]
+    ]
 
 
 @pytest.mark.parametrize(("case", "kinds"), [
@@ -87,7 +93,9 @@ def test_envoy_knows_every_field_of_the_filters() -> None:
 
 def test_failing_open_is_said_in_every_object() -> None:
     for one in _typed(_objects("istio")):
-        name = {"ExternalProcessor": "failure_mode_allow", "RateLimit": "failure_mode_deny"}[one["@type"].rpartition(".")[2]]
+        name = {"ExternalProcessor": "failure_mode_allow", "RateLimit": "failure_mode_deny"}[
+            one["@type"].rpartition(".")[2]
+        ]
         assert one[name] is False
     for policy in _objects("envoy-gateway"):
         for ext_proc in policy["spec"].get("extProc", []):
@@ -95,9 +103,11 @@ def test_failing_open_is_said_in_every_object() -> None:
 
 
 def test_objects_reach_the_services_of_the_release() -> None:
-    services = [one.get("grpc_service") or one["rate_limit_service"]["grpc_service"] for one in _typed(_objects("istio"))]
+    services = [
+        one.get("grpc_service") or one["rate_limit_service"]["grpc_service"] for one in _typed(_objects("istio"))
+    ]
     clusters = {one["envoy_grpc"]["cluster_name"] for one in services}
-    service = render(case="istio").of("Service", "policy")[0]
+    service = render(case="istio").of("Service", "headgate")[0]
     host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
     assert clusters == {f"outbound|{port['port']}||{host}" for port in service["spec"]["ports"]}
     # A `|` in :authority is refused by some gRPC servers.
@@ -105,7 +115,10 @@ def test_objects_reach_the_services_of_the_release() -> None:
     assert all(port["name"].startswith("grpc") for port in service["spec"]["ports"])
     policy = next(one for one in _objects("envoy-gateway") if one["kind"] == "EnvoyExtensionPolicy")
     backend = policy["spec"]["extProc"][0]["backendRefs"][0]
-    assert backend == {"name": render(case="envoy-gateway").of("Service", "policy")[0]["metadata"]["name"], "port": 9001}
+    assert backend == {
+        "name": render(case="envoy-gateway").of("Service", "headgate")[0]["metadata"]["name"],
+        "port": 9001,
+    }
 
 
 def test_objects_may_be_text_of_several_documents_and_are_left_as_they_are() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from headgate.cli import app
 from headgate.settings import Settings
@@ -120,4 +119,7 @@ def test_credentials_stand_where_the_url_wants_them() -> None:
         "&ssl_ca_certs=/etc/headgate-store/ca.crt&ssl_certfile=/etc/headgate-store/tls.crt&ssl_keyfile=/etc/headgate-store/tls.key"
     )
     assert _environment(render(case="policy").container("headgate"))["HEADGATE_STORE"].startswith("redis+cluster://")
-    assert _environment(render(case="gateway-certmanager-keda").container("headgate"))["HEADGATE_STORE"] == SECRETS["redis-url", "url"]
+    assert (
+        _environment(render(case="gateway-certmanager-keda").container("headgate"))["HEADGATE_STORE"]
+        == SECRETS["redis-url", "url"]
+    )

@@ -6,15 +6,28 @@ import pytest
 
 from tests.helm.chart import CONFIG, GRPC_MODES, MODES, Json, notes
 
+FILE = "/etc/headgate/headgate.yaml"
+HOST = "rel-headgate.ns.svc.cluster.local"
+WHERE = f"--extproc {HOST}:9001 --ratelimit {HOST}:9002"
 NEXT: dict[str, list[str]] = {
-    "gateway": ["kubectl -n ns port-forward service/rel-headgate 8080:80", "curl -N http://127.0.0.1:8080/v1/chat/completions"],
+    "gateway": [
+        "kubectl -n ns port-forward service/rel-headgate 8080:80",
+        "curl -N http://127.0.0.1:8080/v1/chat/completions",
+    ],
     "sidecar": [
         "kubectl -n ns get configmap rel-headgate-attach -o jsonpath='{.data.attach\\.yaml}' > headgate-attach.yaml",
         "kubectl -n ns patch deployment my-envoy --patch-file headgate-attach.yaml",
+        f"exec deployment/my-envoy -c headgate -- headgate render attach -c {FILE}",
     ],
-    "policy": ["HEADGATE_SERVICES__EXTPROC=rel-headgate.ns.svc:9001", "headgate render static -c /etc/headgate/headgate.yaml"],
-    "istio": ["headgate render istio -c headgate.yaml > objects.yaml", "--set-file 'objects[0]=objects.yaml'"],
-    "envoy-gateway": ["headgate render envoy-gateway -c headgate.yaml > objects.yaml", "--set-file 'objects[0]=objects.yaml'"],
+    "policy": [f"kubectl -n ns exec deployment/rel-headgate -- headgate render attach -c {FILE} {WHERE}"],
+    "istio": [
+        f"exec deployment/rel-headgate -- headgate render istio -c {FILE} --host YOUR_HOST {WHERE} > objects.yaml",
+        "--set-file 'objects[0]=objects.yaml'",
+    ],
+    "envoy-gateway": [
+        f"exec deployment/rel-headgate -- headgate render envoy-gateway -c {FILE} {WHERE} > objects.yaml",
+        "--set-file 'objects[0]=objects.yaml'",
+    ],
 }
 
 
@@ -43,7 +56,10 @@ def test_notes_warn_of_open_services(mode: str) -> None:
 @pytest.mark.parametrize(
     ("case", "line"),
     [
-        ("gateway-production", "curl -N -k https://127.0.0.1:8080/v1/chat/completions -H 'Authorization: Bearer YOUR_KEY'"),
+        (
+            "gateway-production",
+            "curl -N -k https://127.0.0.1:8080/v1/chat/completions -H 'Authorization: Bearer YOUR_KEY'",
+        ),
         ("gateway-production", "port-forward service/rel-headgate 8080:443"),
         ("gateway-devredis", "for trying things out"),
         ("istio", "kubectl -n headgate get envoyfilters.networking.istio.io"),

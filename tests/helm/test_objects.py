@@ -18,7 +18,11 @@ EVERYTHING: Json = {
     "devRedis": {"enabled": True},
     "replicas": 2,
     "tls": {"certManager": {"enabled": True, "issuerRef": {"name": "ca"}, "dnsNames": ["a"]}},
-    "monitoring": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True},
+    },
     "networkPolicy": {"enabled": True},
 }
 
@@ -87,7 +91,9 @@ def test_labels_and_annotations_for_everything() -> None:
 
 
 def test_labels_of_the_user_never_break_selectors() -> None:
-    objects = render({"commonLabels": {"app.kubernetes.io/name": "mine"}, "podLabels": {"app.kubernetes.io/instance": "x"}})
+    objects = render(
+        {"commonLabels": {"app.kubernetes.io/name": "mine"}, "podLabels": {"app.kubernetes.io/instance": "x"}}
+    )
     selector = objects.deployment["spec"]["selector"]["matchLabels"]
     assert selector["app.kubernetes.io/name"] == "headgate"
     assert selector.items() <= objects.deployment["spec"]["template"]["metadata"]["labels"].items()
@@ -95,20 +101,20 @@ def test_labels_of_the_user_never_break_selectors() -> None:
 
 def test_services_say_what_they_carry() -> None:
     for mode in GRPC_MODES:
-        ports = render({"mode": mode}).of("Service", "policy")[0]["spec"]["ports"]
+        ports = render({"mode": mode}).of("Service", "headgate")[0]["spec"]["ports"]
         assert [(one["name"], one["port"], one["appProtocol"]) for one in ports] == [
             ("grpc-extproc", 9001, "grpc"),
             ("grpc-ratelimit", 9002, "grpc"),
         ]
-    port = render().of("Service", "gateway")[0]["spec"]["ports"][0]
+    port = render().of("Service", "headgate")[0]["spec"]["ports"][0]
     assert (port["name"], port["port"], port["targetPort"], port["appProtocol"]) == ("http", 80, 10000, "http")
-    port = render(case="gateway-production").of("Service", "gateway")[0]["spec"]["ports"][0]
+    port = render(case="gateway-production").of("Service", "headgate")[0]["spec"]["ports"][0]
     assert (port["name"], port["port"], port["appProtocol"]) == ("https", 443, "https")
 
 
 def test_what_kubernetes_knows_only_later_is_left_out_before() -> None:
     for kube, there in (("1.29", False), ("1.30", True)):
-        service = render(case="gateway-production", kube=kube).of("Service", "gateway")[0]
+        service = render(case="gateway-production", kube=kube).of("Service", "headgate")[0]
         assert ("trafficDistribution" in service["spec"]) is there
 
 
@@ -152,12 +158,16 @@ def test_network_policies() -> None:
     spec = render(case="gateway-production").one("NetworkPolicy")["spec"]
     ports = [sorted(port["port"] for port in rule["ports"]) for rule in spec["ingress"]]
     assert ports == [[10000], [9902, 10002]]
-    assert spec["ingress"][1]["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert spec["ingress"][1]["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
     assert [sorted(port["port"] for port in rule["ports"]) for rule in spec["egress"]] == [[53, 53], [443], [6379]]
     # The services are for whoever reaches them, so nobody may who is not named.
     spec = render({"mode": "policy", "config": CONFIG, "networkPolicy": {"enabled": True}}).one("NetworkPolicy")["spec"]
     assert spec["ingress"][0]["from"] == [{"podSelector": {}}]
-    egress = render({"networkPolicy": {"enabled": True, "egress": {"enabled": True}}}).one("NetworkPolicy")["spec"]["egress"]
+    egress = render({"networkPolicy": {"enabled": True, "egress": {"enabled": True}}}).one("NetworkPolicy")["spec"][
+        "egress"
+    ]
     assert [sorted(port["port"] for port in rule["ports"]) for rule in egress] == [[53, 53], [9101]]
 
 
@@ -166,12 +176,23 @@ def test_one_monitor_and_its_ports() -> None:
     objects = render(case="gateway-production")
     monitor = objects.one("ServiceMonitor")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    services = [one for one in objects.of("Service") if monitor["spec"]["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()]
+    services = [
+        one
+        for one in objects.of("Service")
+        if monitor["spec"]["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
+    ]
     assert [one["metadata"]["name"] for one in services] == ["rel-headgate-metrics"]
     names = {one["name"]: one["port"] for one in services[0]["spec"]["ports"]}
-    assert {(names[one["port"]], one["path"]) for one in monitor["spec"]["endpoints"]} == {(10002, "/metrics"), (9902, "/stats/prometheus")}
+    assert {(names[one["port"]], one["path"]) for one in monitor["spec"]["endpoints"]} == {
+        (10002, "/metrics"),
+        (9902, "/stats/prometheus"),
+    }
     objects = render(case="gateway-certmanager-keda")
-    pods = {port["name"]: port["containerPort"] for one in (*objects.pod["initContainers"], *objects.pod["containers"]) for port in one.get("ports", [])}
+    pods = {
+        port["name"]: port["containerPort"]
+        for one in (*objects.pod["initContainers"], *objects.pod["containers"])
+        for port in one.get("ports", [])
+    }
     endpoints = objects.one("PodMonitor")["spec"]["podMetricsEndpoints"]
     assert {(pods[one["port"]], one["path"]) for one in endpoints} == {(10002, "/metrics"), (9902, "/stats/prometheus")}
 
@@ -185,11 +206,19 @@ def _known_metrics() -> set[str]:
 
 
 def _expressions() -> list[str]:
-    objects = render({"config": CONFIG, "monitoring": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}})
+    objects = render(
+        {"config": CONFIG, "monitoring": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}}
+    )
     rules = objects.one("PrometheusRule")["spec"]["groups"][0]["rules"]
-    board = json.loads(next(one for one in objects.of("ConfigMap") if "headgate.json" in one["data"])["data"]["headgate.json"])
+    board = json.loads(
+        next(one for one in objects.of("ConfigMap") if "headgate.json" in one["data"])["data"]["headgate.json"]
+    )
     panels = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    return [*(rule["expr"] for rule in rules), *panels, *(one.get("query", "") for one in board["templating"]["list"] if one["type"] == "query")]
+    return [
+        *(rule["expr"] for rule in rules),
+        *panels,
+        *(one.get("query", "") for one in board["templating"]["list"] if one["type"] == "query"),
+    ]
 
 
 def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
@@ -214,7 +243,9 @@ def test_labels_in_expressions_are_those_of_the_metric() -> None:
             assert set(re.findall(r"(\w+)(?:=~|!=|=)", inside)) <= of[name] | around
         for grouped in re.findall(r"by \(([^)]*)\)", expression):
             names = re.findall(r"\b(headgate_\w+?)(?:_total|_bucket|_sum|_count)?[\[{ )]", expression)
-            assert set(grouped.replace(" ", "").split(",")) <= set.union(around, *(of[name] for name in names)), expression
+            assert set(grouped.replace(" ", "").split(",")) <= set.union(around, *(of[name] for name in names)), (
+                expression
+            )
 
 
 def test_alerts_and_dashboard_are_off() -> None:

@@ -36,7 +36,7 @@ def test_every_pod_is_restricted(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_no_pod_has_a_token_or_service_links(case: str) -> None:
     objects = render(case=case)
-    patches = [yaml.safe_load(one["data"]["attach.yaml"]) for one in objects.of("ConfigMap", "sidecar") if "attach.yaml" in one["data"]]
+    patches = [yaml.safe_load(one["data"]["attach.yaml"]) for one in objects.of("ConfigMap", "sidecar")]
     for pod in objects.pods:
         if pod in [one["spec"]["template"]["spec"] for one in patches]:
             continue  # somebody else's pod
@@ -207,7 +207,9 @@ def test_an_envoy_of_ones_own_reads_what_headgate_writes() -> None:
     assert envoy["command"][envoy["command"].index("--concurrency") + 1] == "2"
 
 
-@pytest.mark.parametrize(("cpu", "workers"), [("500m", "1"), ("1", "1"), (2, "2"), ("2500m", "2"), (3.5, "3"), ("4", "4")])
+@pytest.mark.parametrize(
+    ("cpu", "workers"), [("500m", "1"), ("1", "1"), (2, "2"), ("2500m", "2"), (3.5, "3"), ("4", "4")]
+)
 def test_workers_follow_the_cpu_request(cpu: object, workers: str) -> None:
     objects = render({"resources": {"requests": {"cpu": cpu, "memory": "1Gi"}, "limits": {"memory": "1Gi"}}})
     assert variables(objects.container("headgate"))["HEADGATE_WORKERS"] == workers
@@ -233,7 +235,10 @@ def test_a_change_of_the_configuration_replaces_pods_only_when_it_is_not_taken_b
     hot, cold = {"config": CONFIG}, {"config": CONFIG, "reload": {"hot": False}}
     assert "checksum/config" not in _annotations(render(hot))
     assert render(hot).deployment == render({**hot, "config": CHANGED}).deployment
-    assert _annotations(render(cold))["checksum/config"] != _annotations(render({**cold, "config": CHANGED}))["checksum/config"]
+    assert (
+        _annotations(render(cold))["checksum/config"]
+        != _annotations(render({**cold, "config": CHANGED}))["checksum/config"]
+    )
 
 
 def test_providers_keys_are_files_that_may_change() -> None:
@@ -244,7 +249,9 @@ def test_providers_keys_are_files_that_may_change() -> None:
         {"secret": {"name": "provider-keys", "items": [{"key": "openai", "path": "openai"}]}},
     ]
     for name in ("headgate-check", "headgate"):
-        assert {"name": "headgate-keys", "mountPath": "/etc/headgate-keys", "readOnly": True} in objects.container(name)["volumeMounts"]
+        assert {"name": "headgate-keys", "mountPath": "/etc/headgate-keys", "readOnly": True} in objects.container(
+            name
+        )["volumeMounts"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -291,7 +298,7 @@ def test_failing_open_is_said_for_every_filter() -> None:
 def test_whoever_knows_only_old_pods_gets_new_connections() -> None:
     for mode in GRPC_MODES:
         assert variables(render({"mode": mode}).container("headgate"))["HEADGATE_SERVICES__MAX_CONNECTION_AGE"] == "300"
-    assert render(case="policy").of("Service", "policy")[0]["spec"]["clusterIP"] == "None"
+    assert render(case="policy").of("Service", "headgate")[0]["spec"]["clusterIP"] == "None"
 
 
 def test_additions_are_expanded_and_stand_where_they_belong() -> None:
@@ -320,7 +327,7 @@ def test_where_pods_go() -> None:
 
 
 def test_the_sidecar_is_attached_by_a_patch_that_can_be_taken_back() -> None:
-    data = render(case="sidecar").of("ConfigMap", "sidecar")[1]["data"]
+    data = render(case="sidecar").one("ConfigMap", "sidecar")["data"]
     attach, detach = (yaml.safe_load(data[name])["spec"]["template"]["spec"] for name in ("attach.yaml", "detach.yaml"))
     for kind in ("initContainers", "volumes"):
         assert [one["name"] for one in attach[kind]] == [one["name"] for one in detach[kind]]

@@ -87,7 +87,12 @@ def test_yaml_is_tidy() -> None:
         "extends: default\nrules: {line-length: disable, document-start: disable, comments: disable, "
         "braces: {max-spaces-inside: 1}, indentation: {indent-sequences: whatever}}"
     )
-    files = [CHART / "values.yaml", CHART / "Chart.yaml", CHART / "checklist.yaml", CHART / "monitoring" / "alerts.yaml"]
+    files = [
+        CHART / "values.yaml",
+        CHART / "Chart.yaml",
+        CHART / "checklist.yaml",
+        CHART / "monitoring" / "alerts.yaml",
+    ]
     for path in [*files, *(case_file(case) for case in CASES)]:
         problems = [f"{path.name}:{one.line}: {one.desc}" for one in linter.run(path.read_text(), rules)]
         assert not problems
@@ -101,12 +106,15 @@ def test_what_is_rendered_reads_the_same_everywhere(case: str) -> None:
         pass
 
     def mapping(loader: Loader, node: yaml.MappingNode) -> Json:
-        keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [loader.construct_object(key) for key, _ in node.value]
         assert len(keys) == len(set(keys)), keys
-        return {str(key): loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}  # type: ignore[no-untyped-call]
+        return {
+            str(key): loader.construct_object(value, deep=True)
+            for key, (_, value) in zip(keys, node.value, strict=True)
+        }
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
-    for one in yaml.load_all(render_text(case=case), Loader):  # noqa: S506
+    for one in yaml.load_all(render_text(case=case), Loader):
         json.dumps(one)
 
 

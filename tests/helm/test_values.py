@@ -145,7 +145,12 @@ TOGETHER: list[tuple[Json, str]] = [
     ({"config": CONFIG, "replicas": 2}, "every replica counts for itself"),
     ({"config": CONFIG, "autoscaling": {"enabled": True}}, "every replica counts for itself"),
     (
-        {"config": CONFIG, "store": REDIS, "autoscaling": {"enabled": True}, "keda": {"enabled": True, "triggers": [{}]}},
+        {
+            "config": CONFIG,
+            "store": REDIS,
+            "autoscaling": {"enabled": True},
+            "keda": {"enabled": True, "triggers": [{}]},
+        },
         "only one can scale",
     ),
     ({"config": CONFIG, "store": REDIS, "keda": {"enabled": True}}, r"keda\.triggers: is empty"),
@@ -197,7 +202,10 @@ def test_numbers_and_texts_arrive_as_they_were_written() -> None:
         **CONFIG,
         "max_body": 20971520,
         "default_completion_tokens": 1000000,
-        "models": {"{{ .Release.Name }}": {"provider": "local"}, **{name: {"provider": "local", "model": name} for name in ODD}},
+        "models": {
+            "{{ .Release.Name }}": {"provider": "local"},
+            **{name: {"provider": "local", "model": name} for name in ODD},
+        },
         "request_timeout": 0.5,
     }
     text = render({"config": config}).one("ConfigMap")["data"]["headgate.yaml"]

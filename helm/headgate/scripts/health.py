@@ -1,4 +1,4 @@
-"""`helm test`: both gRPC services say that they serve. TARGETS: service=host:port, by commas; CERTS: folder, or empty."""
+"""`helm test`: both gRPC services say that they serve. TARGETS: name=host:port, by commas; CERTS: folder, or empty."""
 
 import os
 import sys

@@ -8,5 +8,6 @@ import urllib.request
 with urllib.request.urlopen(os.environ["URL"], timeout=10) as answer:  # noqa: S310
     found = json.load(answer)
 print(json.dumps(found))
-if not found["ready"] or "ext_proc" not in found["dependencies"]:
+services = {name: state for name, state in found["dependencies"].items() if name in ("extproc", "ratelimit")}
+if not found["ready"] or not services or set(services.values()) != {"serving"}:
     sys.exit(1)

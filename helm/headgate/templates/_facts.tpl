@@ -5,8 +5,9 @@
 {{- if has .Values.mode (list "policy" "istio" "envoy-gateway") -}}true{{- end -}}
 {{- end -}}
 
+{{/* The same in every mode: it selects, and what selects can never change. So a release may change its mode. */}}
 {{- define "headgate.component" -}}
-{{- if include "headgate.grpc" . -}}policy{{- else -}}{{ .Values.mode }}{{- end -}}
+headgate
 {{- end -}}
 
 {{- define "headgate.demo" -}}
