@@ -29,7 +29,7 @@ def _tests(objects: Objects) -> dict[str, Json]:
     return {name: one["spec"]["containers"][0] for name, one in pods.items()}
 
 
-def _run(container: Json, **instead: str) -> subprocess.CompletedProcess[str]:
+def run_test(container: Json, **instead: str) -> subprocess.CompletedProcess[str]:
     """As in the pod, with names and paths of the cluster replaced by those of this machine."""
 
     def here(text: str) -> str:
@@ -105,7 +105,7 @@ def _await(port: int) -> None:
 
 def _passes(container: Json, **instead: str) -> str:
     """What it prints."""
-    done = _run(container, **instead)
+    done = run_test(container, **instead)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -116,8 +116,8 @@ def test_the_test_pods_pass_against_running_services(tmp_path: Path) -> None:
         said = _passes(tests["health"], **places)
         assert said.count("SERVING") == 2
         assert "OK" in _passes(tests["ratelimit"], **places)
-    assert _run(tests["health"], **places).returncode != 0
-    assert _run(tests["ratelimit"], **places).returncode != 0
+    assert run_test(tests["health"], **places).returncode != 0
+    assert run_test(tests["ratelimit"], **places).returncode != 0
 
 
 def test_the_test_pods_show_their_certificate(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_test_pods_show_their_certificate(tmp_path: Path) -> None:
         assert _passes(tests["health"], **places, certificates=str(tmp_path)).count("SERVING") == 2
         assert "OK" in _passes(tests["ratelimit"], **places, certificates=str(tmp_path))
         bare = _tests(render({"mode": "policy", "config": CONFIG}))
-        assert _run(bare["health"], **places).returncode != 0
+        assert run_test(bare["health"], **places).returncode != 0
 
 
 def test_the_test_pods_of_a_gateway_pass() -> None:
@@ -155,4 +155,4 @@ def test_the_test_pods_of_a_gateway_pass() -> None:
                 **tests["chat"],
                 "env": [{**one, "value": one["value"].replace(DEMO_KEY, "sk-wrong")} for one in tests["chat"]["env"]],
             }
-            assert _run(wrong, gateway=gateway.url).returncode != 0
+            assert run_test(wrong, gateway=gateway.url).returncode != 0
