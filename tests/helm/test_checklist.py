@@ -18,7 +18,7 @@ def test_every_point_is_answered() -> None:
 
 
 def test_every_proof_is_a_test() -> None:
-    here = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    here = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     tests = set(re.findall(r"^(?:async )?def (test_\w+)", here, re.MULTILINE))
     for one in checklist():
         assert one["proof"] or one["answer"] == "no"

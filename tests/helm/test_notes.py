@@ -25,7 +25,8 @@ NEXT: dict[str, list[str]] = {
         "--set-file 'objects[0]=objects.yaml'",
     ],
     "envoy-gateway": [
-        f"exec deployment/rel-headgate -- headgate render envoy-gateway -c {FILE} {WHERE} > objects.yaml",
+        f"exec deployment/rel-headgate -- headgate render envoy-gateway -c {FILE} --namespace ns --host YOUR_HOST --extproc {HOST}:9001 "
+        "> objects.yaml",
         "--set-file 'objects[0]=objects.yaml'",
     ],
 }

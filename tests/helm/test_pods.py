@@ -139,10 +139,24 @@ def test_grpc_probes_ask_by_name() -> None:
     for mode in GRPC_MODES:
         one = render({"mode": mode}).container("headgate")
         assert one["readinessProbe"]["grpc"] == {"port": 9001, "service": "envoy.service.ext_proc.v3.ExternalProcessor"}
+    for mode in ("policy", "istio"):
+        one = render({"mode": mode}).container("headgate")
         assert one["startupProbe"]["grpc"] == {"port": 9002, "service": "envoy.service.ratelimit.v3.RateLimitService"}
     assert "httpGet" in render(case="policy-mtls").container("headgate")["readinessProbe"]
-    # There is no rate-limit service then.
-    assert "httpGet" in render(case="envoy-gateway").container("headgate")["startupProbe"]
+
+
+def test_a_rate_limit_service_that_is_not_there_is_not_asked() -> None:
+    in_process = {"mode": "policy", "config": {**CONFIG, "limits": {"enforce": "in_process"}}}
+    for values in ({"mode": "envoy-gateway", "config": CONFIG}, in_process):
+        objects = render({**values, "networkPolicy": {"enabled": True}})
+        assert "httpGet" in objects.container("headgate")["startupProbe"]
+        assert [one["port"] for one in objects.of("Service", "headgate")[0]["spec"]["ports"]] == [9001]
+        assert [one["port"] for one in objects.one("NetworkPolicy")["spec"]["ingress"][0]["ports"]] == [9001]
+    # Envoy Gateway asks no other rate-limit service than its own.
+    told = variables(render({"mode": "envoy-gateway", "config": CONFIG}).container("headgate"))
+    assert told["HEADGATE_LIMITS__ENFORCE"] == "in_process"
+    # What somebody else's file says is not known.
+    assert "httpGet" in render({"mode": "policy", "existingConfigMap": "mine"}).container("headgate")["startupProbe"]
 
 
 def test_probes_reach_what_the_kubelet_can_reach() -> None:

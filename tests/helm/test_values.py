@@ -173,6 +173,10 @@ TOGETHER: list[tuple[Json, str]] = [
     ({"config": CONFIG, "grpcTls": {"enabled": True, "existingSecret": "s"}}, "not on the network"),
     ({"config": CONFIG, "mode": "policy", "grpcTls": {"enabled": True}}, "name a Secret"),
     ({"config": CONFIG, "objects": ["a: b"]}, "attaches nothing"),
+    (
+        {"mode": "envoy-gateway", "config": {**CONFIG, "limits": {"enforce": "envoy"}}},
+        "no other rate-limit service than its own",
+    ),
     ({"config": CONFIG, "service": {"headless": True}}, "service.headless"),
     ({"config": CONFIG, "envoy": {"stock": {"enabled": True, "preStopSleep": 4000}}}, "raise `drain.timeout`"),
 ]

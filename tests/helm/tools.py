@@ -15,7 +15,7 @@ from pathlib import Path
 LOCK = Path(__file__).with_name("tools.lock")
 FOLDER = Path(sys.prefix) / "helm-clients"
 # More clients to try the chart with: paths, as in PATH.
-MORE = "HEADGATE_TEST_HELMS"
+MORE = "HELM_CLIENTS"
 
 
 @dataclass(frozen=True, slots=True)

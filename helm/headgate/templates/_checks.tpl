@@ -24,6 +24,9 @@
 {{- if hasKey (default (dict) $v.config.limits) "on_error" -}}
 {{- fail "config.limits.on_error: is the chart's to say: set `failOpen.ratelimit` (true: allow, false: deny)" -}}
 {{- end -}}
+{{- if and (eq $v.mode "envoy-gateway") (eq (default "in_process" (default (dict) $v.config.limits).enforce) "envoy") -}}
+{{- fail "config.limits.enforce: Envoy Gateway asks no other rate-limit service than its own: leave it out, ext_proc decides then" -}}
+{{- end -}}
 {{- range $name, $provider := (default (dict) $v.config.providers) -}}
 {{- if kindIs "map" $provider -}}
 {{- range $key := concat (list (default "" $provider.api_key)) (default (list) $provider.api_keys) -}}

@@ -56,6 +56,10 @@
 {{- end }}
 - name: HEADGATE_WORKERS
   value: {{ include "headgate.workers" . | quote }}
+{{- if eq $v.mode "envoy-gateway" }}
+- name: HEADGATE_LIMITS__ENFORCE
+  value: in_process
+{{- end }}
 - name: HEADGATE_LIMITS__ON_ERROR
   value: {{ ternary "allow" "deny" $v.failOpen.ratelimit }}
 - name: HEADGATE_DRAIN_DELAY

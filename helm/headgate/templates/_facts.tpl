@@ -10,6 +10,17 @@
 headgate
 {{- end -}}
 
+{{/* Whether ext_proc decides the limits: then there is no rate-limit service. Envoy Gateway asks only its own. */}}
+{{- define "headgate.inProcess" -}}
+{{- $limits := default (dict) .Values.config.limits -}}
+{{- if or (eq .Values.mode "envoy-gateway") (eq (default "envoy" $limits.enforce) "in_process") -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether there surely is one. */}}
+{{- define "headgate.ratelimitServed" -}}
+{{- if not (or (include "headgate.inProcess" .) .Values.existingConfigMap) -}}true{{- end -}}
+{{- end -}}
+
 {{- define "headgate.demo" -}}
 {{- if and .Values.demo.enabled (not .Values.config) (not .Values.existingConfigMap) -}}true{{- end -}}
 {{- end -}}

@@ -119,11 +119,13 @@ resources:
   ports:
     {{- if include "headgate.grpc" . }}
     - {name: grpc-extproc, containerPort: 9001}
+    {{- if not (include "headgate.inProcess" .) }}
     - {name: grpc-ratelimit, containerPort: 9002}
+    {{- end }}
     {{- end }}
     - {name: probes, containerPort: 10002}
   startupProbe:
-    {{- if and (include "headgate.grpc" .) (not $v.grpcTls.enabled) (ne (include "headgate.inProcess" .) "true") }}
+    {{- if and (include "headgate.grpc" .) (not $v.grpcTls.enabled) (include "headgate.ratelimitServed" .) }}
     grpc: {port: 9002, service: envoy.service.ratelimit.v3.RateLimitService}
     {{- else }}
     httpGet: {path: /healthz, port: 10002}
@@ -145,12 +147,6 @@ resources:
     periodSeconds: {{ int $v.probes.livenessPeriod }}
     timeoutSeconds: 5
     failureThreshold: 3
-{{- end -}}
-
-{{/* Whether headgate.yaml has limits decided by ext_proc: then there is no rate-limit service. */}}
-{{- define "headgate.inProcess" -}}
-{{- $limits := default (dict) .Values.config.limits -}}
-{{- if eq (default "envoy" $limits.enforce) "in_process" -}}true{{- end -}}
 {{- end -}}
 
 {{- define "headgate.envoyContainer" -}}
