@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headgate.settings import Settings
 from tests.helm.tools import Tools, tools
-
-# A Headgate without a port for probes cannot be asked to run the pod.
-collect_ignore = [] if "probes" in Settings.model_fields else ["test_pod_runs.py"]
 
 
 @pytest.fixture(scope="session")

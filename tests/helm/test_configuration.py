@@ -22,8 +22,6 @@ SECRETS = {
     ("redis-credentials", "sentinel"): "s3cret",
     ("openai", "key"): "sk-1",
 }
-# Settings that the chart's pods rely on and that may be younger than this test.
-YOUNG = {"HEADGATE_PROBES", "HEADGATE_DRAIN_DELAY", "HEADGATE_ENVOY__START", "HEADGATE_ENVOY__STATS"}
 _CONFIG_OF_OTHERS = {**CONFIG, "providers": {"local": {"preset": "openai"}}}
 
 
@@ -75,8 +73,7 @@ def _check(objects: Objects, folder: Path) -> Result:
     text = configs[0]["data"]["headgate.yaml"] if configs else yaml.safe_dump(_CONFIG_OF_OTHERS)
     (folder / "headgate.yaml").write_text(_here(text, folder))
     check = objects.container("headgate-check")
-    told = {name: _here(value, folder) for name, value in _environment(check).items()}
-    ours = {name: value for name, value in told.items() if name not in YOUNG or _is_setting(name)}
+    ours = {name: _here(value, folder) for name, value in _environment(check).items()}
     return CliRunner().invoke(app, ["check", str(folder / "headgate.yaml")], env=ours)
 
 
@@ -105,7 +102,7 @@ def test_every_variable_of_ours_is_a_setting(case: str) -> None:
         for container in containers(pod):
             for one in container.get("env", []):
                 if one["name"].startswith("HEADGATE_"):
-                    assert one["name"] in YOUNG or _is_setting(one["name"]), one["name"]
+                    assert _is_setting(one["name"]), one["name"]
 
 
 def test_credentials_stand_where_the_url_wants_them() -> None:

