@@ -19,12 +19,13 @@ DEV := $(VENV)/.dev-installed
 # h2spec 2.6.0 has no version that Go knows: this is its commit.
 H2SPEC_MODULE := github.com/summerwind/h2spec/cmd/h2spec@v0.0.0-20200804131034-70ac22940108
 H2SPEC := $(VENV)/tools/h2spec
+APISERVER := $(VENV)/tools/kube-apiserver
 # The newest that writes code for protobuf 6, which protobuf 7 reads, too. It wants protobuf 6 itself: it lives apart.
 GRPC_TOOLS := grpcio-tools==1.80.*
 PROTOC := $(VENV)/protoc
 ARGS ?=
 
-.PHONY: help up test rootfs image-archive faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference lock clean
+.PHONY: help up test rootfs image-archive faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference chart-readme kube lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -90,6 +91,15 @@ image-archive: rootfs ## the same as an OCI archive, build/headgate.tar, for doc
 
 reference: $(RUN) ## write envoy/reference.json again, after a change of what Envoy is told
 	OPENAI_API_KEY=unused $(BIN)/headgate render static -c envoy/headgate.yaml --run-dir /run/headgate > envoy/reference.json
+
+chart-readme: $(DEV) ## write the tables of helm/headgate/README.md again, after a change of values.yaml or checklist.yaml
+	$(BIN)/python -m tests.helm.chart_readme
+
+kube: $(DEV) ## the chart against a real Kubernetes API server (built with Go the first time, 10 minutes; needs etcd)
+	@test -x $(APISERVER) || command -v go >/dev/null || \
+		{ echo "the API server is a Go program: install Go (go.dev) and run this again" >&2; exit 1; }
+	@test -x $(APISERVER) || { echo "· building kube-apiserver"; tests/helm/cluster/build.sh $(abspath $(APISERVER)); }
+	KUBE_APISERVER=$(abspath $(APISERVER)) $(BIN)/python -m pytest tests/helm/cluster $(ARGS)
 
 lock: $(DEV) ## renew the hashed locks (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) $(SHIPPED) -o requirements.lock pyproject.toml

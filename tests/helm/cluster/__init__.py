@@ -1,0 +1,1 @@
+"""The chart against a real Kubernetes API server: `make kube`."""
