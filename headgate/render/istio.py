@@ -102,7 +102,6 @@ def _virtual_service(egress: Egress) -> Object:
         "match": [{"port": 80}],
         "route": [{"destination": destination}],
         "retries": {"attempts": 0},
-        "timeout": "0s",
     }
     return _object("VirtualService", egress, {"hosts": list(egress.hosts), "gateways": ["mesh"], "http": [rule]})
 

