@@ -16,7 +16,8 @@ from extproc.balance.order import Pool
 from extproc.balance.strategies import Strategy
 from extproc.cache.price import Price
 from extproc.cache.rules import CacheRules
-from extproc.settings import ModelSettings, PolicySettings
+from extproc.semantic.rules import Embeddings, SemanticRules
+from extproc.settings import CacheSettings, ModelSettings, PolicySettings
 from extproc.targets import Target, digest, passthrough_targets, slug, targets_of
 
 _NO_DIGEST = bytes(32)
@@ -50,6 +51,7 @@ class Model:
     uniform: bool
     serves_all: bool  # whether every target serves every operation
     cache: CacheRules | None = None
+    semantic: SemanticRules | None = None  # never without `cache`
     marks: tuple[str, ...] = ()  # what else an answer depends on: the targets
     prices: Mapping[str, Price] = field(default_factory=dict)  # of the targets that have one, by their clusters
     varying: frozenset[str] = frozenset()
@@ -156,9 +158,37 @@ def _model(name: str, settings: PolicySettings) -> Model:
         len({target.shape for target in targets}) == 1,
         not any(target.serves for target in targets),
         made.cache.rules() if made.cache is not None else None,
+        _semantic(made.cache, settings) if made.cache is not None else None,
         tuple(sorted({_mark(target) for target in targets})),
         {one.cluster: Price(one.input_cost, one.output_cost) for one in targets if one.input_cost or one.output_cost},
         frozenset().union(*(_touched(target) for target in targets)),
+    )
+
+
+def _semantic(cache: CacheSettings, settings: PolicySettings) -> SemanticRules | None:
+    """The rules, with whom Envoy is to ask for vectors: the model that is named, which has one target."""
+    made = cache.semantic
+    if made is None:
+        return None
+    model = settings.models[made.embeddings]
+    targets = targets_of(settings, made.embeddings, model)
+    first = targets[0]
+    return SemanticRules(
+        made.threshold,
+        made.scope,
+        Embeddings(
+            made.embeddings,
+            model_route(made.embeddings, model, targets),
+            first.path("/embeddings", ""),
+            first.model,
+            (first.provider, first.model, *sorted({target.channel.base_url for target in targets})),
+            made.dimensions,
+        ),
+        cache.ttl if made.ttl is None else made.ttl,
+        made.timeout,
+        made.allow_tools,
+        made.max_text,
+        made.max_entries,
     )
 
 

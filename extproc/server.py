@@ -23,6 +23,7 @@ from extproc.limits import Limits, Verdict
 from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, describe, for_envoy
 from extproc.recorder import Recorder
 from extproc.replayer import TICKET, Replayer, Replays
+from extproc.semantic.cache import SemanticCache
 from extproc.targets import REPLAYED
 from sidecar import rpc
 from sidecar.errors import RpcError, StatusCode
@@ -67,8 +68,8 @@ class _Stream:
     """One request's stream."""
 
     __slots__ = (
-        "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_patience", "_processor", "_replays",
-        "_seconds", "_signature",
+        "_answers", "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_patience", "_processor",
+        "_replays", "_seconds", "_signature",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +83,7 @@ class _Stream:
         hit_limits: Limits | None,
         patience: Patience | None,
         replays: Replays | None,
+        semantic: SemanticCache | None,
     ) -> None:
         self._processor = processor
         self._clock = clock
@@ -89,6 +91,7 @@ class _Stream:
         self._limits = limits
         self._signature = signature
         self._cache = cache
+        self._answers = semantic or cache  # who is asked
         self._hit_limits = hit_limits
         self._patience = patience
         self._replays = replays
@@ -115,9 +118,9 @@ class _Stream:
         return self._decided(exchange, outcome, started)
 
     def _ask_cache(self, exchange: Exchange, question: Question, started: float) -> Step | Awaitable[Step]:
-        if self._cache is None:
+        if self._answers is None:
             return self._go_on(exchange, Missed("", "off"), started)
-        outcome = self._cache.ask(question)
+        outcome = self._answers.ask(question)
         if isinstance(outcome, Found | Missed):
             return self._answered(exchange, outcome, started)
         self._seconds += self._clock() - started
@@ -157,9 +160,9 @@ class _Stream:
     def _answered(self, exchange: Exchange, outcome: Outcome, started: float) -> Step | Awaitable[Step]:
         if isinstance(outcome, Missed):
             return self._go_on(exchange, outcome, started)
-        assert self._cache is not None
-        exchange.cache_status = "coalesced" if outcome.coalesced else "hit"
-        kept = self._cache.reply(outcome)
+        assert self._answers is not None
+        exchange.cache_status = outcome.status
+        kept = self._answers.reply(outcome)
         exchange.forget_body()
         if self._hit_limits is None or exchange.key is None or not exchange.key.limited:
             return self._hit(exchange, outcome, kept, started)
@@ -179,8 +182,8 @@ class _Stream:
         return self._hit(exchange, found, kept, started)
 
     def _hit(self, exchange: Exchange, found: Found, kept: Reply, started: float) -> Step:
-        assert self._cache is not None
-        self._cache.delivered(found)
+        assert self._answers is not None
+        self._answers.delivered(found)
         rules = exchange.question.rules if exchange.question is not None else None
         if self._replays is None or rules is None or rules.replay != "paced" or not found.entry.is_stream:
             return self._reply(exchange, kept, started)
@@ -271,6 +274,7 @@ def external_processor(
     hit_limits: Limits | None = None,
     patience: Patience | None = None,
     replays: Replays | None = None,
+    semantic: SemanticCache | None = None,
 ) -> Service:
     """The service for `processor`. `clock` counts seconds and never goes back.
 
@@ -278,7 +282,7 @@ def external_processor(
     signs what it decides with its number. `cache` is asked for models that have one; answers from it count against
     `hit_limits`, as requests without tokens. `patience`: what is done while a request waits for another's answer;
     without it Envoy must wait as long by itself. `replays` hold kept streams that are sent at a pace; without them all
-    are sent at once.
+    are sent at once. `semantic` is asked in place of its `cache`, which it asks first.
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
@@ -288,6 +292,6 @@ def external_processor(
             return Recorder(cache)
         if replays is not None and purpose == TO_REPLAY:
             return Replayer(replays)
-        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience, replays)
+        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience, replays, semantic)
 
     return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

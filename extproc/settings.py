@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 from extproc.cache.rules import IGNORABLE, CacheRules, Replay
 from extproc.providers.presets import PRESETS, Preset
 from extproc.providers.quirks import ALL_OPERATIONS
+from extproc.semantic.settings import SemanticSettings
+from extproc.semantic.settings import complaints as semantic_complaints
 from ratelimit.rules import Rate
 from sidecar.configfile import KeyPath
 from sidecar.settings import Complaint, Section, read_size
@@ -235,6 +237,7 @@ class CacheSettings(Section):
     replay: Replay = Field(default="at_once", description="how a kept stream is sent: at_once, or paced")
     events_per_second: float = Field(default=50.0, ge=1, le=1000, description="of a stream that is paced")
     ignore: list[str] = Field(default=[], description="fields that do not matter, such as user or metadata")
+    semantic: SemanticSettings | None = Field(default=None, description="also by meaning, where nothing is equal")
 
     @field_validator("ignore")
     @classmethod
@@ -247,7 +250,7 @@ class CacheSettings(Section):
 
     def rules(self) -> CacheRules:
         """As the decision has them."""
-        return CacheRules(**{**self.model_dump(), "ignore": frozenset(self.ignore)})
+        return CacheRules(**{**self.model_dump(exclude={"semantic"}), "ignore": frozenset(self.ignore)})
 
 
 class ModelSettings(Section):
@@ -321,6 +324,7 @@ class PolicySettings(Section):
                 yield Complaint(("models", model, "timeouts", "total"), "passes before `first_byte` does", mend)
             if not any(target.weight for target in made.targets):
                 yield Complaint(("models", model), "every weight is 0", "give one target a weight above 0")
+        yield from semantic_complaints(self)
         names: dict[str, int] = {}
         digests: dict[str, int] = {}
         for index, key in enumerate(self.keys):

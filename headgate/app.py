@@ -110,7 +110,7 @@ class Sidecar:
         limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
         caches = only != "ratelimit" and settings.has_cache
-        self._caching = Caching(settings, reporter, number) if caches else None
+        self._caching = Caching(settings, reporter, number, layout.embeddings) if caches else None
         if only != "ratelimit":
             self._share(health, settings)
             limits = self._limits(limiter) if in_process and limiter is not None else None
@@ -126,8 +126,9 @@ class Sidecar:
                     worker,
                     cache,
                     hit_limits,
-                    Patience.of(settings.decision_timeout, settings.cache.wait),
+                    Patience.of(settings.decision_timeout, settings.longest_wait),
                     self._caching.replays if self._caching is not None else None,
+                    self._caching.semantic if self._caching is not None else None,
                 ),
                 access_log(
                     _sink(reporter, self._targets, limits, self._caching),
@@ -205,6 +206,8 @@ class Sidecar:
         """Bring everything up. Raises `ConfigError` when an address cannot be bound."""
         self._taken()
         try:
+            if self._caching is not None:
+                await self._caching.check(self._source())
             for server in self._servers.values():
                 await server.start()
             for admin in self._admin:
@@ -275,6 +278,8 @@ class Sidecar:
             return False
         if settings.has_cache and self._caching is None and "extproc" in self._servers:
             fixed.append("models.*.cache")  # the first one: until then nothing is kept
+        elif settings.semantic_models and (self._caching is not None and self._caching.semantic is None):
+            fixed.append("models.*.cache.semantic")
         if fixed:
             _log.warning("config_needs_restart", settings=fixed)
         self._current.swap(snapshot)

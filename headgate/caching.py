@@ -8,18 +8,21 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from extproc.accesslog import RequestRecord
 from extproc.balance.neighbours import Neighbours
-from extproc.cache.cache import Cache, Observer, worker_of
+from extproc.cache.cache import Cache, worker_of
 from extproc.cache.flight import Flights
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store import ByTag, CacheStore, Everything, Locks, MemoryStore, RedisStore, SealedStore, Selection
 from extproc.cache.vault import Vault, parse_key
 from extproc.replayer import Replays
+from extproc.semantic.cache import SemanticCache
+from headgate.semantic import Reporting, Semantic
 from headgate.settings import Settings
 from ratelimit.storage import MEMORY
 from sidecar.errors import StoreError
@@ -63,18 +66,22 @@ class Purged:
 
 
 class Caching:
-    """Opened with the process: `start` needs a running loop, `stop` closes the store."""
+    """Opened with the process: `start` needs a running loop, `stop` closes the store.
 
-    def __init__(self, settings: Settings, observer: Observer, worker: int) -> None:
+    `embeddings` is the socket of Envoy's listener for them.
+    """
+
+    def __init__(self, settings: Settings, observer: Reporting, worker: int, embeddings: Path) -> None:
         self._kind = settings.cache_store.partition("://")[0]
         self._encrypted = bool(settings.cache.encryption_keys)
         self._store, flights = _parts(settings, time.monotonic)
         nonce = secrets.token_hex(8)
         self.replays = Replays(time.monotonic, worker=worker, nonce=nonce) if settings.has_paced else None
+        self._semantic = Semantic(settings, observer, embeddings) if settings.semantic_models else None
         self.cache = Cache(
             self._store,
             flights,
-            observer,
+            observer if self._semantic is None else self._semantic.learner,
             time.monotonic,
             time.time,
             wait=settings.cache.wait,
@@ -82,6 +89,9 @@ class Caching:
             worker=worker,
             nonce=nonce,
         )
+        self.semantic: SemanticCache | None = None
+        if self._semantic is not None:
+            self.semantic = self._semantic.over(self.cache, self._store)
         self._lost_after = max(_LOST_SECONDS, settings.cache.wait)
         self._sweeping: asyncio.Task[None] | None = None
         self._worker = worker
@@ -105,6 +115,11 @@ class Caching:
             for worker, tickets in elsewhere.items():
                 self._neighbours.over(worker, tickets)
 
+    async def check(self, path: Path) -> None:
+        """Raise `ConfigError` when the store cannot do what the configuration (`path`) asks of it."""
+        if self._semantic is not None:
+            await self._semantic.check(path)
+
     def start(self) -> None:
         """Give up lost answers from now on."""
         self._sweeping = asyncio.create_task(self._sweep())
@@ -115,6 +130,8 @@ class Caching:
             self._sweeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeping
+        if self._semantic is not None:
+            await self._semantic.close()
         await self._store.close()
 
     async def _sweep(self) -> None:

@@ -71,6 +71,7 @@ class Reporter(Unobserved):
         self._forwarded = metrics.decisions.labels("forward")
         self._series: dict[tuple[str, str, str, int], _Series] = {}
         self._store_failed_at = -_QUIET_SECONDS
+        self._semantic_failed_at = -_QUIET_SECONDS
         self._limits: dict[tuple[str, bool], tuple[Counter, Counter]] = {}
 
     # ext_proc (extproc.server.Observer)
@@ -141,6 +142,32 @@ class Reporter(Unobserved):
     def cache_failed(self, error: StoreError) -> None:
         """The cache's store did not answer."""
         self._metrics.cache_errors.labels(str(error.transient).lower()).inc()
+
+    # the semantic cache (extproc.semantic.cache.Observer)
+
+    def semantic_asked(self, model: str, result: str, reason: str, seconds: float) -> None:
+        """A question was asked by meaning."""
+        self._metrics.semantic_lookups.labels(model, result, reason).inc()
+        self._metrics.semantic_seconds.labels(model).observe(seconds)
+
+    def semantic_saved(self, model: str, tokens: int, cost: float | None) -> None:
+        """A client was given such an answer."""
+        self._metrics.semantic_saved.labels(model).inc(tokens)
+        if cost is not None:
+            self._metrics.semantic_cost.labels(model).inc(cost)
+
+    def semantic_failed(self, error: Exception) -> None:
+        """There was no vector, or no search."""
+        part = "vectors" if isinstance(error, StoreError) else "embeddings"
+        self._metrics.semantic_errors.labels(part).inc()
+        now = time.monotonic()
+        if now - self._semantic_failed_at > _QUIET_SECONDS:
+            self._semantic_failed_at = now
+            _log.warning("semantic_cache_failed", part=part, reason=str(error))
+
+    def embedded(self, model: str, tokens: int) -> None:
+        """A vector was made."""
+        self._metrics.semantic_spent.labels(model).inc(tokens)
 
     # access log
 

@@ -235,6 +235,17 @@ class Settings(PolicySettings):
         return self._replays or any(_is_paced(model) for model in self.models.values())
 
     @property
+    def semantic_models(self) -> list[str]:
+        """Those whose answers are also found by meaning."""
+        return [name for name, model in self.models.items() if model.cache is not None and model.cache.semantic]
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a request may wait for an equal one's answer, and for a vector."""
+        caches = [model.cache for model in self.models.values() if model.cache is not None]
+        return self.cache.wait + max((one.semantic.timeout for one in caches if one.semantic is not None), default=0.0)
+
+    @property
     def _has_limits(self) -> bool:
         return any(key.limits.requests is not None or key.limits.tokens is not None for key in self.keys)
 
@@ -285,6 +296,10 @@ class Settings(PolicySettings):
         for name, address in zip(("extproc", "ratelimit"), addresses, strict=True):
             if address and ":/" not in address and split_address(address)[1] + self.workers - 1 > 65_535:
                 yield Complaint(("services", name), f"no room for {self.workers} ports", "choose a lower port")
+        if self.cache_store == "memory://":
+            for name in self.semantic_models:
+                mend = "set `cache.store` to a Redis 8, or take it out"
+                yield Complaint(("models", name, "cache", "semantic"), "an embedded store finds no vectors", mend)
         if self.workers > 1 and self.has_cache:
             yield from self._cache_complaints()
         if self.workers > 1 and self.store == "memory://" and self.limits.enforce == "in_process":

@@ -91,6 +91,27 @@ class Metrics:
             "model",
         )
         self.cache_errors = self._counter("headgate_cache_errors", "Times that its store failed.", "transient")
+        self.semantic_lookups = self._counter(
+            "headgate_semantic_lookups", "Questions that were asked by meaning.", "model", "result", "reason"
+        )
+        self.semantic_seconds = self._histogram(
+            "headgate_semantic_lookup_seconds",
+            "Time of such a question, its vector included.",
+            _REQUEST_BUCKETS,
+            "model",
+        )
+        self.semantic_saved = self._counter(
+            "headgate_semantic_saved_tokens", "Tokens of answers that were found by meaning.", "model"
+        )
+        self.semantic_cost = self._counter(
+            "headgate_semantic_saved_cost", "What those answers had cost, where prices are known.", "model"
+        )
+        self.semantic_spent = self._counter(
+            "headgate_semantic_embedding_tokens", "Tokens of texts that vectors were made of.", "model"
+        )
+        self.semantic_errors = self._counter(
+            "headgate_semantic_errors", "Times that there was no vector, or that Redis' search failed.", "part"
+        )
         self.decisions = self._counter(
             "headgate_decisions", "Decisions of ext_proc: forward, or the status of our answer.", "outcome"
         )

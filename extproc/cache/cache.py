@@ -41,6 +41,11 @@ class Found:
     entry: Entry
     coalesced: bool = False
 
+    @property
+    def status(self) -> str:
+        """As a client is told."""
+        return "coalesced" if self.coalesced else replay.HIT
+
 
 @dataclass(frozen=True, slots=True)
 class Missed:
@@ -187,7 +192,7 @@ class Cache:
 
     def reply(self, found: Found) -> Reply:
         """The kept answer."""
-        return replay.reply(found.entry, self._unix_time(), "coalesced" if found.coalesced else replay.HIT)
+        return replay.reply(found.entry, self._unix_time(), found.status)
 
     def delivered(self, found: Found) -> None:
         """A client is given it: its limits allowed that."""
@@ -266,6 +271,12 @@ class Cache:
             self._observer.not_kept(opened.question, str(Reason.CUT))
             if opened.leader is not None:
                 opened.leader.fail()
+
+    def answered(self, ticket: str) -> None:
+        """The request was answered otherwise, and no answer will come: the next in line goes on."""
+        opened = self._open.pop(ticket, None)
+        if opened is not None and opened.leader is not None:
+            opened.leader.fail()
 
     def over(self, ticket: str) -> None:
         """The request has ended, says the access log. Copies of its answer may be just behind it."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER, Controls
-from extproc.cache.key import make_key
+from extproc.cache.key import Scope, make_key
 from extproc.cache.question import Question
 from extproc.cache.replay import STATUS_HEADER
 from extproc.cache.rules import Bypass, Reason, verdict
 from extproc.context import Exchange, Reply
+from extproc.policy import Key
 from extproc.providers import openai
+from extproc.semantic.controls import wants_exact
+from extproc.semantic.question import SemanticQuestion
 
 # The answer to `only-if-cached` when there is none (RFC 9111, section 5.2.1.7).
 NOT_CACHED = Reply(
@@ -23,6 +26,11 @@ BETA_HEADER = "openai-beta"
 
 def _values(values: tuple[bytes, ...]) -> list[str]:
     return [value.decode("latin-1") for value in values]
+
+
+def _tenant(key: Key, scope: Scope) -> str:
+    """Whose answers a key shares. A key without a team is one of its own."""
+    return {"key": key.name, "team": key.team or f"key {key.name}", "shared": ""}[scope]
 
 
 def ask_cache(exchange: Exchange) -> Reply | None:
@@ -47,14 +55,20 @@ def ask_cache(exchange: Exchange) -> Reply | None:
         if isinstance(found, Bypass):
             reason = found.reason
         else:
-            tenant = {"key": key.name, "team": key.team or f"key {key.name}", "shared": ""}[rules.scope]
+            tenant = _tenant(key, rules.scope)
             # All that reaches the provider beside the body, as far as it can change an answer.
             marks = (*model.marks, headers.one(":path").partition("?")[2], *_values(headers.all(BETA_HEADER)))
             digest = make_key(rules.scope, tenant, operation.name, model.name, found.canonical, marks, controls.salt)
             exchange.cache_reason = str(found.reason or "")
-            exchange.question = Question(
-                digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached, model.prices
-            )
+            asked = (digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached, model.prices)
+            semantic = model.semantic
+            if semantic is None or wants_exact(headers.all(CONTROL_HEADER)):
+                exchange.question = Question(*asked)
+            else:
+                exchange.question = SemanticQuestion(
+                    *asked, semantic=semantic, canonical=found.canonical, tenant=_tenant(key, semantic.scope),
+                    marks=marks, salt=controls.salt,
+                )  # fmt: skip
             return None
     if controls.only_if_cached:
         return NOT_CACHED

@@ -40,6 +40,7 @@ class Behaviour:
     ratelimit_remaining: int = -1  # what they say is left; turns them on
     ratelimit_reset: str = ""  # when they say all is back, as `6m0s`; turns them on
     text: str = ""  # the words of the answer, instead of made-up ones ("+" for a space)
+    embedding: str = "same"  # same: one vector for all | words: texts that share words are near each other
     flagged: bool = False  # what a moderation finds
     health: int = 200  # what GET /health answers; nothing else changes that
     tag: str = ""  # changes nothing: names a request, or makes two models of one behaviour

@@ -11,6 +11,7 @@ from typing import Any
 from headgate.fake_provider.answer import CREATED, Answer, encode, event, stream, whole, words
 from headgate.fake_provider.asked import Asked
 from headgate.fake_provider.behaviour import Behaviour
+from headgate.fake_provider.embedding import embed
 
 _KINDS = {
     "chat/completions": "chat", "completions": "completions", "embeddings": "embeddings", "responses": "responses",
@@ -96,12 +97,15 @@ class _Writer:
 
     def _embeddings_json(self) -> dict[str, Any]:
         inputs = self._body.get("input")
-        many = len(inputs) if isinstance(inputs, list) else 1
-        size = self._body.get("dimensions") or 8
-        vector: Any = [0.5 / (index + 1) for index in range(size)]
+        texts = [str(one) for one in inputs] if isinstance(inputs, list) else [str(inputs)]
+        by_words = self._behaviour.embedding == "words"
+        size = self._body.get("dimensions") or (256 if by_words else 8)
+        vectors: list[Any] = [
+            embed(text, size) if by_words else [0.5 / (index + 1) for index in range(size)] for text in texts
+        ]
         if self._body.get("encoding_format") == "base64":
-            vector = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode()
-        data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(many)]
+            vectors = [base64.b64encode(struct.pack(f"<{size}f", *vector)).decode() for vector in vectors]
+        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
         return {"object": "list", "model": self._model, "data": data, "usage": self._usage()}
 
     def _responses_json(self, status: str = "completed") -> dict[str, Any]:

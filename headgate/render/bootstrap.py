@@ -5,6 +5,7 @@ from __future__ import annotations
 from extproc.policy import Policy
 from extproc.policy import build as build_policy
 from headgate.render.clusters import all_clusters
+from headgate.render.embeddings import embeddings_listener
 from headgate.render.layout import ROUTES, Layout, provider_secret
 from headgate.render.listener import listener
 from headgate.render.routes import routes
@@ -104,23 +105,30 @@ def listener_file(settings: Settings, layout: Layout, version: str) -> Json:
     listeners = [listener(settings, route_source=rds, certificate_source=certificate)]
     if settings.envoy.stats:
         listeners.append(stats_listener(settings.envoy.stats))
-    return _resources(version, _LISTENER_TYPE, listeners)
+    return _resources(version, _LISTENER_TYPE, listeners + _embeddings(settings, layout, rds))
+
+
+def _embeddings(settings: Settings, layout: Layout, route_source: Json) -> list[Json]:
+    """The internal listener, where a semantic cache needs it."""
+    return [embeddings_listener(layout, route_source)] if settings.semantic_models else []
 
 
 def static_bootstrap(settings: Settings, layout: Layout, credentials: dict[str, str], *, admin: str) -> Json:
     """One bootstrap that holds everything, for an Envoy that somebody else starts."""
     certificate = tls_secret(settings)
     policy = policy_of(settings)
+    source = {"route_config": routes(settings, policy)}
     return {
         **_common(address(admin)),
         "static_resources": {
             "listeners": [
                 listener(
                     settings,
-                    route_source={"route_config": routes(settings, policy)},
+                    route_source=source,
                     certificate_source={} if certificate is not None else None,
                 ),
                 *([stats_listener(settings.envoy.stats)] if settings.envoy.stats else []),
+                *_embeddings(settings, layout, source),
             ],
             "clusters": [
                 *all_clusters(

@@ -16,6 +16,7 @@ RATELIMIT_CLUSTER = "headgate_ratelimit"
 ENVOY_ADMIN_CLUSTER = "headgate_envoy_admin"
 LISTENER = "gateway"
 STATS_LISTENER = "stats"
+EMBEDDINGS_LISTENER = "embeddings"
 ROUTES = "gateway"
 STAT_PREFIX = "gateway"
 ACCESS_LOG = "headgate"
@@ -84,6 +85,11 @@ class Layout:
     @property
     def envoy_admin(self) -> Path:
         return self.folder / "envoy-admin.sock"
+
+    @property
+    def embeddings(self) -> Path:
+        """Where Envoy takes our own calls for embeddings."""
+        return self.folder / "embeddings.sock"
 
     def extproc(self, settings: Settings, worker: int = 0) -> str:
         """Where a worker serves ext_proc and the access log."""

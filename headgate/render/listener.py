@@ -217,7 +217,7 @@ def _ext_proc(settings: Settings) -> Json:
 
 
 def _longest_wait(settings: Settings) -> str:
-    return seconds(settings.cache.wait + settings.decision_timeout)
+    return seconds(settings.longest_wait + settings.decision_timeout)
 
 
 def record_service(worker: int) -> Json:

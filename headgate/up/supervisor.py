@@ -74,7 +74,7 @@ def read(path: Path, environment: Mapping[str, str]) -> Configuration:
 
 def _linger(settings: Settings) -> float:
     """Seconds from the start of a request to the moment when Envoy has routed it, at most."""
-    waits = settings.cache.wait if settings.has_cache else 0.0
+    waits = settings.longest_wait if settings.has_cache else 0.0
     return settings.request_timeout + settings.decision_timeout + waits + settings.limits.timeout
 
 
