@@ -1,4 +1,4 @@
-"""`headgate cache`: what a running gateway keeps, and forgetting it."""
+"""`headgate cache`: what a running gateway keeps, forgetting it, and how far a semantic one could be trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headgate.evaluate_cli import evaluate
+
 cache_app = typer.Typer(help="The kept answers of a running gateway.", no_args_is_help=True)
+
+cache_app.command()(evaluate)
 
 _out = Console()
 _err = Console(stderr=True)

@@ -104,7 +104,7 @@ class SemanticCache:
         found: FoundSimilar | None = None
         try:
             embedded = await self._embedder.embed(rules.embeddings, framed.text, rules.timeout)
-            learned.place, learned.vector = question.place(framed.frame, embedded.dimensions), embedded.vector
+            learned.place, learned.vector = question.place(framed, embedded.dimensions), embedded.vector
             found = await self._nearest(question)
             result, reason = "hit" if found is not None else "miss", ""
         except EmbeddingError as error:

@@ -1,11 +1,13 @@
 """A request as its last user message's text, and the frame around it: everything else.
 
 Two requests may share an answer only when their frames are equal, byte for byte: the model, every parameter, the system
-prompt, earlier turns. Only the text is compared by meaning.
+prompt, earlier turns; and so must the numbers in the text be, which vectors hardly tell apart. Only the rest of the
+text is compared by meaning.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,6 +17,7 @@ import msgspec
 # As in `extproc.cache.canonical`: floats stay as they are written.
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=msgspec.Raw)
 _ENCODER = msgspec.json.Encoder(order="sorted")
+_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
 class Unfit(StrEnum):
@@ -32,6 +35,16 @@ class Framed:
 
     text: str
     frame: bytes
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """As `numbers` has them."""
+        return numbers(self.text)
+
+
+def numbers(text: str) -> tuple[str, ...]:
+    """The numbers of a text in their order, as they are written: two texts with others are never near."""
+    return tuple(_NUMBER.findall(text))
 
 
 def read(operation: str, canonical: bytes, *, allow_tools: bool, max_text: int) -> Framed | Unfit:

@@ -20,6 +20,7 @@ from hiredis import ReplyError
 from extproc.cache.store.script import answer, milliseconds, run, send
 from sidecar.errors import StoreError
 from sidecar.redis import Client
+from sidecar.redis.request import replies
 
 PREFIX = "headgate:semantic"
 _AT_ONCE = 4  # the nearest of those that a search gives
@@ -56,8 +57,8 @@ class RedisIndex:
     def __init__(self, client: Client, prefix: str = PREFIX) -> None:
         self._client = client
         self._prefix = prefix
-        text = resources.files("extproc.semantic.scripts").joinpath("learn.lua").read_bytes()
-        self._learn = b"\n".join(line for line in text.splitlines() if line and not line.startswith(b"--"))
+        text = resources.files("extproc.semantic.scripts").joinpath("tidy.lua").read_bytes()
+        self._tidy = b"\n".join(line for line in text.splitlines() if line and not line.startswith(b"--"))
 
     def _name(self, place: bytes) -> str:
         return f"{self._prefix}:{{{place.hex()}}}"
@@ -82,10 +83,15 @@ class RedisIndex:
         return [one for one in near if math.isfinite(one.similarity)]
 
     async def add(self, place: bytes, vector: bytes, key: bytes, now: float, ttl: float, most: int) -> None:
-        """One round trip. Raises `StoreError`."""
-        until = int(now + ttl)
+        """Two commands in one round trip: what takes Redis long (finding neighbours) it does beside others' work (CAS),
+        which a script cannot. Raises `StoreError`."""
         name = self._name(place)
-        await answer(run(self._client, self._learn, [name], vector, key, until, int(now), milliseconds(ttl), most))
+        attributes = f'{{"until":{int(now + ttl)}}}'
+        added = send(
+            self._client, name, "VADD", name, "FP32", vector, key, "CAS", "NOQUANT", "SETATTR", attributes
+        )  # fmt: skip
+        tidied = run(self._client, self._tidy, [name], key, int(now), milliseconds(ttl), most)
+        await replies((added, tidied))
 
     async def remove(self, place: bytes, key: bytes) -> None:
         """One round trip. Raises `StoreError`."""

@@ -35,11 +35,11 @@ class SemanticQuestion(Question):
         rules = self.semantic
         return frame.read(self.operation, self.canonical, allow_tools=rules.allow_tools, max_text=rules.max_text)
 
-    def place(self, body: bytes, dimensions: int) -> bytes:
-        """Where the vectors of this frame are: 32 bytes that differ where anything but the text differs.
+    def place(self, framed: Framed, dimensions: int) -> bytes:
+        """Where the vectors of this frame are: 32 bytes that differ where anything but the words of the text differs.
 
         So nothing has to be filtered: what is searched holds nobody else's, and no other frame's questions.
         """
         rules = self.semantic
-        marks = (*self.marks, "semantic", *rules.embeddings.marks, str(dimensions))
-        return make_key(rules.scope, self.tenant, self.operation, self.key.model, body, marks, self.salt).digest
+        marks = (*self.marks, "semantic", *rules.embeddings.marks, str(dimensions), *framed.numbers)
+        return make_key(rules.scope, self.tenant, self.operation, self.key.model, framed.frame, marks, self.salt).digest

@@ -59,7 +59,7 @@ class ExactIndex:
 
 def cosine(one: bytes, other: bytes) -> float:
     a, b = (struct.unpack(f"<{len(raw) // 4}f", raw) for raw in (one, other))
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+    return float(sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b))
 
 
 class Dictionary:

@@ -75,6 +75,15 @@ async def test_nothing_else_may_differ(house: SemanticHouse, other: dict[str, An
     assert isinstance(await house.asks("bolt", **other), Missed)
 
 
+async def test_numbers_must_be_equal(house: SemanticHouse) -> None:
+    for text in ("15% of 240", "25% of 240", "240 of 15%", "what's 15 percent of 240"):
+        house.embedder.vectors[text] = house.embedder.vectors["lock"]
+    await house.keeps("15% of 240")
+    assert isinstance(await house.asks("25% of 240"), Missed)
+    assert isinstance(await house.asks("240 of 15%"), Missed)
+    assert isinstance(await house.asks("what's 15 percent of 240"), FoundSimilar)
+
+
 async def test_vectors_of_other_makers_never_meet(house: SemanticHouse) -> None:
     from dataclasses import replace
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.cache.canonical import canonical
-from extproc.semantic.frame import Framed, Unfit, read
+from extproc.semantic.frame import Framed, Unfit, numbers, read
 
 
 def taken(body: dict[str, Any], operation: str = "chat.completions", **rules: Any) -> Framed | Unfit:
@@ -95,6 +95,21 @@ def test_operations() -> None:
     assert taken({"model": "m", "input": ["Hi"]}, "responses") is Unfit.TEXT
     assert taken({"model": "m", "prompt": "Hi"}, "completions") is Unfit.OPERATION
     assert taken({"model": "m", "input": "Hi"}, "embeddings") is Unfit.OPERATION
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ()),
+        ("no number", ()),
+        ("What is 15% of 240?", ("15", "240")),
+        ("on 2023-03-01 at 10:30, 1,000.50 euros", ("2023-03-01", "10:30", "1,000.50")),
+        ("v3.11", ("3.11",)),
+        ("٣ or 3", ("٣", "3")),
+    ],
+)
+def test_numbers(text: str, found: tuple[str, ...]) -> None:
+    assert numbers(text) == found
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip()), st.text(), st.text())

@@ -81,10 +81,10 @@ async def test_a_set_is_bounded_and_ends(index: RedisIndex, vector_server: Redis
         await index.add(place, pack(1, key[0]), key, 1000, 60, 5)
     with vector_server.client() as client:
         name = index._name(place)
-        assert client.execute_command("VCARD", name) <= 5  # type: ignore[no-untyped-call]
-        assert 50_000 < client.pttl(name) <= 60_000  # type: ignore[operator]
+        assert client.execute_command("VCARD", name) <= 5
+        assert 50_000 < client.pttl(name) <= 60_000
         await index.add(place, pack(1, 0), KEYS[0], 1000, 10, 5)
-        assert client.pttl(name) > 50_000  # type: ignore[operator] # never shorter
+        assert client.pttl(name) > 50_000  # never shorter
     found = await index.search(place, pack(1, 0), 1000)
     assert KEYS[0] in {near.key for near in found}  # what was just learned is not what goes
 
@@ -95,7 +95,7 @@ async def test_what_has_ended_is_taken_out(index: RedisIndex, vector_server: Red
         await index.add(place, pack(1, key[0]), key, 1000, 60, 100)
     await index.add(place, pack(1, 9), KEYS[9], 2000, 60, 100)
     with vector_server.client() as client:
-        assert client.execute_command("VCARD", index._name(place)) == 1  # type: ignore[no-untyped-call]
+        assert client.execute_command("VCARD", index._name(place)) == 1
 
 
 async def test_other_dimensions_are_an_error(index: RedisIndex) -> None:
@@ -123,7 +123,7 @@ async def test_an_older_server_cannot(redis_server: RedisServer) -> None:
 async def test_one_that_may_not_be_asked(vector_server: RedisServer) -> None:
     user = f"u{secrets.token_hex(4)}"
     with vector_server.client() as client:
-        client.execute_command("ACL", "SETUSER", user, "on", ">pw", "~*", "+@all", "-vsim")  # type: ignore[no-untyped-call]
+        client.execute_command("ACL", "SETUSER", user, "on", ">pw", "~*", "+@all", "-vsim")
     index = RedisIndex(connect(vector_server.url.replace("unix://", f"unix://{user}:pw@")))
     with pytest.raises(NoVectorSets, match=r"NOPERM|permission"):
         await index.check()

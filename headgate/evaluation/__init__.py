@@ -1,0 +1,1 @@
+"""How often a semantic cache would be wrong: pairs of questions, measured with a real embeddings model."""
