@@ -29,6 +29,10 @@ def test_core_modules_know_no_grpc_no_redis_and_no_clock() -> None:
             ROOT / "extproc" / "balance" / f"{name}.py"
             for name in ("attempt", "choice", "circuit", "health", "order", "strategies", "waits")
         ),
+        *(
+            ROOT / "extproc" / "semantic" / f"{name}.py"
+            for name in ("controls", "frame", "question", "rules", "vector")
+        ),
         *(ROOT / "extproc" / name for name in ("processor.py", "context.py", "policy.py")),
         ROOT / "ratelimit" / "rules.py",
     ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import secrets
 import socket
 import stat
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -267,9 +270,26 @@ def test_metrics(house: House) -> None:
     assert gateway.metric("headgate_cache_requests_total", model="cached", result="hit") == exact
 
 
+def test_the_evaluation_asks_a_running_gateway(house: House) -> None:
+    command = [sys.executable, "-m", "headgate", "cache", "evaluate", "--model", "embedder", "--json"]
+    gateway = ["--url", f"{house.caching.gateway.url}/v1"]
+    done = subprocess.run(
+        [*command, *gateway],
+        capture_output=True,
+        env={**os.environ, "HEADGATE_API_KEY": "sk-a"},
+        timeout=60,
+        check=True,
+    )
+    assert len(json.loads(done.stdout)) == 150
+    assert {asked.header("authorization") for asked in house.vectors.requests} == {f"Bearer {VECTOR_KEY}"}
+
+
 def test_a_reload_changes_the_threshold_and_who_makes_the_vectors(vector_server: RedisServer) -> None:
     with ProviderThread() as provider, ProviderThread("v", Behaviour.parse("embedding=words")) as vectors:
         before = config(provider, vectors, vector_server.url)
+        # The first of its endpoints is down: Envoy goes to the next.
+        del before["providers"]["vectors"]["base_url"]
+        before["providers"]["vectors"]["base_urls"] = ["http://127.0.0.1:9/v1", vectors.base_url]
         with Gateway(before, {"VECTOR_KEY": VECTOR_KEY}) as gateway:
             house, topic = House(Caching(gateway, provider), vectors), new_topic()
             house.keep(f"How do I reset the password of {topic}")
