@@ -42,6 +42,10 @@ def config(provider: ProviderThread, vectors: ProviderThread, store: str, **sema
             },
             "hasty": {"targets": [{"provider": "fake"}], "cache": {"semantic": {**rules, "timeout": 0.05}}},
             "plain": {"provider": "fake"},
+            "paced": {
+                "targets": [{"provider": "fake"}],
+                "cache": {"replay": "paced", "events_per_second": 100, "semantic": rules},
+            },
             "exact": {"targets": [{"provider": "fake"}], "cache": {}},
             "embedder": {"provider": "vectors", "model": "te3"},
         },
@@ -181,10 +185,11 @@ def test_a_team_shares(house: House) -> None:
     assert said(house.caching.ask(near, "c", model="team"))[0] == "miss"
 
 
-def test_a_stream_is_replayed(house: House) -> None:
+@pytest.mark.parametrize("model", ["cached", "paced"])
+def test_a_stream_is_replayed(house: House, model: str) -> None:
     topic = new_topic()
-    first = house.keep(f"How do I reset the password of {topic}", fields={"stream": True})
-    near = house.caching.ask(f"How do I reset the password of {topic}!", fields={"stream": True})
+    first = house.keep(f"How do I reset the password of {topic}", model=model, fields={"stream": True})
+    near = house.caching.ask(f"How do I reset the password of {topic}!", model=model, fields={"stream": True})
     assert said(near)[0] == "semantic"
     assert (near.body, near.header("content-type")) == (first.body, "text/event-stream")
 

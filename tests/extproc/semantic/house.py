@@ -12,7 +12,6 @@ import msgspec
 
 from extproc.cache.cache import Found, Missed, Outcome
 from extproc.cache.capture import Captured
-from extproc.cache.entry import Entry
 from extproc.cache.key import make_key
 from extproc.cache.rules import CacheRules
 from extproc.semantic.cache import Learner, SemanticCache
@@ -98,8 +97,8 @@ class SemanticHouse:
     def semantic_asked(self, model: str, result: str, reason: str, seconds: float) -> None:
         self.told.append(f"{result} {reason}".strip())
 
-    def semantic_found(self, model: str, entry: Entry) -> None:
-        self.told.append("found")
+    def semantic_saved(self, model: str, tokens: int, cost: float | None) -> None:
+        self.told.append(f"saved {tokens}")
 
     def semantic_failed(self, error: Exception) -> None:
         self.told.append("failed")
@@ -144,5 +143,6 @@ def question(
     semantic = SemanticRules(**{"threshold": 0.9, "scope": scope, "embeddings": EMBEDDINGS, "ttl": 50, **(rules or {})})
     kept = CacheRules(ttl=100)
     return SemanticQuestion(
-        key, "chat.completions", kept, read, max_age, only, semantic, canonical, tenant, marks, salt
-    )
+        key, "chat.completions", kept, read, max_age, only,
+        semantic=semantic, canonical=canonical, tenant=tenant, marks=marks, salt=salt,
+    )  # fmt: skip

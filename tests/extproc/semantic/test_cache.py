@@ -32,7 +32,8 @@ async def test_near_is_found_and_says_so(house: SemanticHouse) -> None:
     headers = dict(reply.headers)
     assert (headers["x-headgate-cache"], headers["x-headgate-cache-similarity"]) == ("semantic", "0.9987")
     assert headers["age"] == "7"
-    assert house.told == ["miss", "hit", "found"]
+    house.cache.delivered(found)
+    assert house.told == ["miss", "hit", "saved 3"]
     assert house.exact.seen.told == ["miss", "kept", "miss"]
 
 
