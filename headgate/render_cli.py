@@ -74,12 +74,20 @@ def _read(config: Path, **flags: str | None) -> tuple[Settings, ConfigFile]:
 
 
 def reachable(settings: Settings, file: ConfigFile, *, network: bool = False) -> None:
-    """Raise `ConfigError` when no Envoy could reach our services at what `services` says.
+    """Raise `ConfigError` when no Envoy could reach our services at what `services` says, or we not an Envoy of others.
 
     `network`: Envoy is on another machine, so sockets are no way.
     """
     names = ["extproc", *(["ratelimit"] if settings.limits.enforce == "envoy" else [])]
-    problems = []
+    problems = [
+        Problem(
+            file.place(("models", model, "cache", "semantic")),
+            f"models.{model}.cache.semantic",
+            "its vectors come over a listener that only Headgate's own Envoy has",
+            "take it out, or use `headgate up` or `headgate render static`",
+        )
+        for model in settings.semantic_models
+    ]
     for name in names:
         address = getattr(settings.services, name)
         place, path = file.place(("services", name)), f"services.{name}"

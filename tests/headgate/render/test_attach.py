@@ -267,6 +267,31 @@ def test_what_cannot_be_attached_to_says_where_and_how_to_mend_it(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["attach", "istio", "envoy-gateway"])
+def test_a_semantic_cache_needs_our_own_envoy(command: str, tmp_path: Path) -> None:
+    models = {
+        "m": {
+            "targets": [{"provider": "a"}],
+            "cache": {"semantic": {"threshold": 0.9, "scope": "key", "embeddings": "e"}},
+        },
+        "e": {"provider": "a"},
+    }
+    changes = {
+        "providers": {"a": {"dialect": "openai", "base_url": "https://api.openai.com/v1"}},
+        "models": models,
+        "store": "redis://r",
+        "keys": [],
+        "limits": {"enforce": "in_process"},
+    }
+    options = ["--extproc", "headgate.svc:9001"]
+    result = run(tmp_path, command, *options, *([] if command == "attach" else ["--host", "x"]), changes=changes)
+    assert result.exit_code == 1
+    assert (
+        "models.m.cache.semantic: its vectors come over a listener that only Headgate's own Envoy has" in result.output
+    )
+    assert "(take it out, or use `headgate up` or `headgate render static`)" in result.output
+
+
 def test_a_domain_is_answered_with_any_port(tmp_path: Path) -> None:
     made = value(attach(tmp_path, *EDGE, "--domain", "a.example.com", "--domain", "*.b.example.com", own=own()))
     assert manager(made)["route_config"]["virtual_hosts"][0]["domains"] == [
