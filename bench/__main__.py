@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import cache, chain, fallback, memory, peers, services, streams
+from bench import cache, chain, fallback, memory, peers, scaling, services, streams
 from bench.processes import FLOATING, Placement
 from bench.suite import Options
 
 _WIDTH = 200  # of the tables; a narrower terminal wraps them
-SUITES = {one.__name__.rpartition(".")[2]: one for one in (chain, services, streams, memory, peers, fallback, cache)}
+SUITES = {
+    one.__name__.rpartition(".")[2]: one for one in (chain, services, streams, memory, peers, fallback, cache, scaling)
+}
 
 
 def main() -> int:
