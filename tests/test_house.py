@@ -12,7 +12,7 @@ def test_the_folder_envoy_never_becomes_a_package() -> None:
 
 
 def test_the_locks_hold_no_index_address_and_every_hash() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-build.lock", "requirements-dev.lock"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert "--find-links" not in text.replace("--no-emit-find-links", "")
