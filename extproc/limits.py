@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from extproc.accesslog import RequestRecord
@@ -44,8 +45,21 @@ class Verdict(NamedTuple):
     usage: Mapping[str, MetadataValue] = _NOTHING
 
 
+_ADMITTED = Verdict(None)
+
+
 def _entries(key: str, limit: str) -> tuple[tuple[str, str], ...]:
     return ((KEY, key), (LIMIT, limit))
+
+
+def _asking(key: str, tokens: int) -> LimitRequest:
+    descriptors = (Descriptor(_entries(key, REQUESTS), 1), Descriptor(_entries(key, TOKENS), tokens))
+    return LimitRequest(DOMAIN, descriptors)
+
+
+@lru_cache(maxsize=1024)
+def _free(key: str) -> LimitRequest:
+    return _asking(key, 0)
 
 
 class Limits:
@@ -71,19 +85,16 @@ class Limits:
         """May this request go on? At once when the store answers at once. A `free` one costs no tokens."""
         assert exchange.key is not None
         name = exchange.key.name
-        descriptors = (
-            Descriptor(_entries(name, REQUESTS), 1),
-            Descriptor(_entries(name, TOKENS), 0 if free else exchange.estimate),
-        )
+        request = _free(name) if free else _asking(name, exchange.estimate)
         try:
-            decision = self._limiter.decide(self._rules(), LimitRequest(DOMAIN, descriptors))
+            decision = self._limiter.decide(self._rules(), request)
         except StoreError:
             return self._undecided()
-        return self._verdict(decision) if isinstance(decision, Decision) else self._later(decision)
+        return self._verdict(decision, free) if isinstance(decision, Decision) else self._later(decision, free)
 
-    async def _later(self, waiting: Awaitable[Decision]) -> Verdict:
+    async def _later(self, waiting: Awaitable[Decision], free: bool) -> Verdict:
         try:
-            return self._verdict(await waiting)
+            return self._verdict(await waiting, free)
         except StoreError:
             return self._undecided()
 
@@ -92,10 +103,12 @@ class Limits:
             return Verdict(None)
         return Verdict(Reply(503, UNDECIDED, (_JSON,)))
 
-    def _verdict(self, decision: Decision) -> Verdict:
+    def _verdict(self, decision: Decision, free: bool) -> Verdict:
         if decision.over:
             shown = self._present(decision)
             return Verdict(Reply(429, shown.body, (_JSON, *shown.headers)))
+        if free:  # there is nothing to settle
+            return _ADMITTED
         limited = [
             f"{status.rule.label} {status.rule.rate.amount} {status.remaining} {status.reset_seconds}s"
             for status in decision.statuses

@@ -50,12 +50,16 @@ _HEADER_MUTATION = number(CommonResponse, "header_mutation")
 _BODY_MUTATION = number(CommonResponse, "body_mutation")
 _BODY = number(BodyMutation, "body")
 _SET_HEADERS = number(HeaderMutation, "set_headers")
+_IMMEDIATE = number(ProcessingResponse, "immediate_response")
+_IMMEDIATE_HEADERS = number(ImmediateResponse, "headers")
 ORDER_METADATA = "headgate.order"
 # ProcessingResponse.streamed_immediate_response, which the generated messages do not know yet: it holds HttpHeaders
 # (1), then StreamedBodyResponses (2).
 _STREAMED, _STREAMED_HEAD, _STREAMED_BODY = 11, 1, 2
 _LAST_PIECE = bytes(StreamedBodyResponse(end_of_stream=True).SerializeToString())
 _LONGEST_KEPT = 512  # bytes of the values in a mutation that is remembered
+_LARGEST_KEPT = 8192  # bytes of a body whose reply is remembered
+AGE = "age"  # the header that differs from reply to reply
 _FRESH_ROUTE = CommonResponse(clear_route_cache=True).SerializeToString()
 
 
@@ -168,10 +172,28 @@ _kept_mutation = lru_cache(maxsize=1024)(_write_mutation)
 
 def write_reply(reply: Reply, facts: Facts) -> Encoded:
     """An immediate response. Works in every phase."""
-    immediate = ImmediateResponse(status=HttpStatus(code=reply.status), body=reply.body, details="headgate")
-    immediate.headers.MergeFromString(_mutation(reply.headers))
-    message = ProcessingResponse(immediate_response=immediate)
-    return Encoded(message.SerializeToString() + _metadata(facts))
+    lasting = tuple([one for one in reply.headers if one[0] != AGE])
+    write = _kept_immediate if len(reply.body) <= _LARGEST_KEPT else _write_immediate
+    # Of what stands twice both parts count: https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    passing = b"".join([_age(value) for name, value in reply.headers if name == AGE])
+    immediate = write(reply.status, reply.body, lasting)
+    whole = head(_IMMEDIATE, len(immediate) + len(passing))
+    return Encoded(b"".join((whole, immediate, passing, _metadata(facts))))
+
+
+def _write_immediate(status: int, body: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
+    immediate = ImmediateResponse(status=HttpStatus(code=status), body=body, details="headgate")
+    immediate.headers.MergeFromString(_mutation(headers))
+    return bytes(immediate.SerializeToString())
+
+
+_kept_immediate = lru_cache(maxsize=256)(_write_immediate)
+
+
+@lru_cache(maxsize=1024)
+def _age(value: str) -> bytes:
+    """A part of an ImmediateResponse: one more header."""
+    return piece(_IMMEDIATE_HEADERS, piece(_SET_HEADERS, _option(AGE, value)))
 
 
 def write_head(reply: Reply) -> Encoded:

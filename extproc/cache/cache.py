@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
 
 from extproc.cache import replay
 from extproc.cache.capture import Capture, Captured, Discarded
@@ -34,7 +34,7 @@ _MOST_OPEN = 100_000  # answers that are waited for
 _TRY_AGAIN = frozenset({Reason.STATUS, Reason.CUT, Reason.ERROR, Reason.MALFORMED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made per hit, and freezing would triple what that costs
 class Found:
     """A kept answer; `coalesced` when it was waited for."""
 
@@ -47,8 +47,7 @@ class Found:
         return "coalesced" if self.coalesced else replay.HIT
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
+class Missed(NamedTuple):
     """A provider has to be asked. `ticket` is empty when its answer is not to be kept."""
 
     ticket: str
@@ -225,7 +224,7 @@ class Cache:
             return None
         digest, rules = question.key.digest, question.rules
         if answer.usage.total is None and usage is not None:
-            answer = replace(answer, usage=usage.summed())
+            answer = answer._replace(usage=usage.summed())
         cost = cost_of(answer.usage, question.prices, cluster)
         entry = Entry.of(answer, question.key, self._unix_time(), rules.ttl, cost)
         value = entry.encode(digest, self._compress_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ import msgspec
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=msgspec.Raw)
 _ENCODER = msgspec.json.Encoder(order="sorted")
 _NOTHING: frozenset[str] = frozenset()
+_ESCAPES = re.compile(rb"\\[u/]")  # those that change their length
+_FEW = 32  # objects that are looked at one by one; of more the whole text is read once more instead
 
 
 def canonical(raw: bytes, ignore: frozenset[str] = _NOTHING) -> bytes | None:
@@ -24,7 +27,7 @@ def canonical(raw: bytes, ignore: frozenset[str] = _NOTHING) -> bytes | None:
     try:
         value = _DECODER.decode(raw)
         text = _ENCODER.encode(value)
-        if not (_is_plain_escaped(raw) if b"\\u" in raw or b"\\/" in raw else _is_plain(raw, text)):
+        if not (_is_plain_escaped(raw) if b"\\" in raw and _ESCAPES.search(raw) else _is_plain(raw, value, text)):
             return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
@@ -33,14 +36,30 @@ def canonical(raw: bytes, ignore: frozenset[str] = _NOTHING) -> bytes | None:
     return _ENCODER.encode({name: part for name, part in value.items() if name not in ignore})
 
 
-def _is_plain(raw: bytes, text: bytes) -> bool:
+def _is_plain(raw: bytes, value: dict[str, Any], text: bytes) -> bool:
     """Whether nothing of `raw` got lost on the way to `text`: escapes that have but one form keep their length, so
     besides white space only a key that stood twice, or the sign of -0, can make `text` shorter."""
     if len(text) != len(raw) and len(text) != len(msgspec.json.format(raw, indent=-1)):
         return False
     # The same once more for keys that are one when their case does not matter.
+    if text.count(b"{") <= _FEW:
+        return _differ_in_any_case(value)
     folded = text.lower() if text.isascii() else text.decode().casefold().encode()
     return len(_ENCODER.encode(_DECODER.decode(folded))) == len(folded)
+
+
+def _differ_in_any_case(value: dict[str, Any]) -> bool:
+    """Whether no object of `value` has two keys that are one when their case does not matter."""
+    open_parts: list[Any] = [value]
+    while open_parts:
+        part = open_parts.pop()
+        if part.__class__ is dict:
+            names = "".join(part)
+            if not (names.isascii() and names.islower()) and len({name.casefold() for name in part}) != len(part):
+                return False
+            part = part.values()
+        open_parts += [one for one in part if one.__class__ is dict or one.__class__ is list]
+    return True
 
 
 class _Unclear(Exception):

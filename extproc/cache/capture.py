@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,8 +21,7 @@ EVENTS = "text/event-stream"
 _LONGEST_VALUE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+class Captured(NamedTuple):
     """A whole answer, byte for byte."""
 
     content_type: str
@@ -51,12 +51,12 @@ class Capture:
     def __init__(self, operation: str, max_bytes: int) -> None:
         self._operation = operation
         self._max = max_bytes
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._reason: Reason | None = Reason.CUT  # until there is a head
         self._type = ""
         self._headers: tuple[tuple[str, str], ...] = ()
         self._expected: int | None = None
-        self._reader = EventReader()
+        self._reader: EventReader | None = None
         self._stream: Stream | None = None
 
     @property
@@ -80,8 +80,13 @@ class Capture:
         if len(self._buffer) + len(data) > self._max:
             self._discard(Reason.TOO_LARGE)
             return
-        self._buffer += data
-        if self._stream is None:
+        if not self._buffer:
+            self._buffer = data  # most come in one piece
+        else:
+            if not isinstance(self._buffer, bytearray):
+                self._buffer = bytearray(self._buffer)
+            self._buffer += data
+        if self._stream is None or self._reader is None:
             return
         try:
             for name, event in self._reader.feed(data):
@@ -112,19 +117,20 @@ class Capture:
 
     def _discard(self, reason: Reason) -> None:
         self._reason = reason
-        self._buffer = bytearray()
-        self._stream = None
-        self._reader = EventReader()
+        self._buffer = b""
+        self._stream = self._reader = None
 
     def _read_head(self, status: int, headers: Mapping[str, tuple[bytes, ...]]) -> None:
         if status != 200:
             raise Unfit(Reason.STATUS)
-        if any(value.strip().lower() not in (b"", b"identity") for value in headers.get("content-encoding", ())):
+        encodings = headers.get("content-encoding", ())
+        if encodings and any(value.strip().lower() not in (b"", b"identity") for value in encodings):
             raise Unfit(Reason.ENCODED)
         self._type = _one(headers, "content-type")
         kind = self._type.partition(";")[0].strip().lower()
         if kind == EVENTS and self._operation in STREAMS:
             self._stream = STREAMS[self._operation]()
+            self._reader = EventReader()
         elif kind != JSON or self._operation not in WHOLE:
             raise Unfit(Reason.TYPE)
         if "content-length" in headers:
@@ -134,15 +140,15 @@ class Capture:
             self._expected = int(length)
             if self._expected > self._max:
                 raise Unfit(Reason.TOO_LARGE)
-        found = ((name, _one(headers, name)) for name in KEPT_HEADERS)
-        self._headers = tuple((name, value) for name, value in found if value)
+        found = [(name, _one(headers, name)) for name in KEPT_HEADERS if name in headers]
+        self._headers = tuple([one for one in found if one[1]])
 
     def _captured(self) -> Captured:
         body = bytes(self._buffer)
-        self._buffer = bytearray()
+        self._buffer = b""
         if self._expected is not None and len(body) != self._expected:
             raise Unfit(Reason.CUT)
-        if self._stream is not None:
+        if self._stream is not None and self._reader is not None:
             if not (self._stream.complete and self._reader.between):
                 raise Unfit(Reason.CUT)
             usage = self._stream.usage
@@ -158,6 +164,6 @@ class Capture:
 def _one(headers: Mapping[str, tuple[bytes, ...]], name: str) -> str:
     """The value of a header, empty when it is absent, stands more than once with different values, or is no plain
     text."""
-    values = set(headers.get(name, ()))
-    value = values.pop().decode("latin-1").strip() if len(values) == 1 else ""
+    values = headers.get(name, ())
+    value = values[0].decode("latin-1").strip() if values and values.count(values[0]) == len(values) else ""
     return value if value.isascii() and value.isprintable() and len(value) <= _LONGEST_VALUE else ""

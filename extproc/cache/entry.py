@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,10 +19,10 @@ _SUM = 16  # bytes of the checksum
 _SKEW = 300  # seconds that another replica's clock may be ahead
 _LEVEL = 1
 _LARGEST = 1 << 26  # bytes of a body that is unpacked
+_LARGEST_KEPT = 8192  # bytes of a value of which it is remembered what it says
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An answer with status 200, when it was made, for how long it is good, and what it took."""
 
     content_type: str
@@ -95,14 +96,12 @@ def decode(raw: bytes, digest: bytes) -> Entry | None:
     The last is why the checksum is keyed with the digest: a store's client that mixes up its replies
     (https://openai.com/index/march-20-chatgpt-outage/) shows nobody another's answer.
     """
-    head = len(_VERSION) + _SUM
-    payload = raw[head:]
-    if raw[: len(_VERSION)] != _VERSION or raw[len(_VERSION) : head] != _checksum(digest, payload):
+    stored = (_kept_stored if len(raw) <= _LARGEST_KEPT else _stored)(raw, digest)
+    if stored is None:
         return None
     try:
-        stored = _DECODER.decode(payload)
         body = _unpacked(stored.body, stored.size) if stored.size else stored.body
-    except (msgspec.MsgspecError, zlib.error, ValueError):
+    except (zlib.error, ValueError):
         return None
     return Entry(
         stored.content_type,
@@ -116,6 +115,20 @@ def decode(raw: bytes, digest: bytes) -> Entry | None:
         stored.tags,
         stored.cost,
     )
+
+
+def _stored(raw: bytes, digest: bytes) -> _Stored | None:
+    head = len(_VERSION) + _SUM
+    payload = raw[head:]
+    if raw[: len(_VERSION)] != _VERSION or raw[len(_VERSION) : head] != _checksum(digest, payload):
+        return None
+    try:
+        return _DECODER.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+_kept_stored = lru_cache(maxsize=256)(_stored)  # by all that it depends on: other bytes are looked at anew
 
 
 class _Stored(msgspec.Struct, array_like=True):

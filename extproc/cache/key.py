@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
 
 # Who shares an answer: the gateway key that asked, its team, or everybody who may use the model.
 Scope: TypeAlias = Literal["key", "team", "shared"]
 
 _VERSION = b"headgate.cache.1"
 _LENGTH = 8  # bytes
+_LONGEST_KEPT = 1024  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class CacheKey:
+class CacheKey(NamedTuple):
     """Where an answer is kept. Only `digest` decides; the rest says what it is of, for a purge."""
 
     digest: bytes  # 32
@@ -49,6 +49,20 @@ def make_key(
     if bool(tenant) == (scope == "shared"):
         raise ValueError(f"the scope '{scope}' does not go with the tenant '{tenant}'")
     texts = (scope, tenant, operation, resolved_model, str(len(policy_marks)), *policy_marks)
-    parts = (_VERSION, *(text.encode("utf-8", "surrogatepass") for text in texts), salt, canonical_body)
-    digest = hashlib.sha256(b"".join([len(part).to_bytes(_LENGTH, "big") + part for part in parts])).digest()
+    # A client's query is among the marks: what is long is not remembered.
+    head = (_kept_head if sum(map(len, texts)) <= _LONGEST_KEPT else _head)(texts)
+    length = len(canonical_body).to_bytes(_LENGTH, "big")
+    digest = hashlib.sha256(b"".join((head, _sized(salt), length, canonical_body))).digest()
     return CacheKey(digest, scope, tenant, resolved_model)
+
+
+def _sized(part: bytes) -> bytes:
+    return len(part).to_bytes(_LENGTH, "big") + part
+
+
+def _head(texts: tuple[str, ...]) -> bytes:
+    parts = (_VERSION, *(text.encode("utf-8", "surrogatepass") for text in texts))
+    return b"".join([_sized(part) for part in parts])
+
+
+_kept_head = lru_cache(maxsize=1024)(_head)

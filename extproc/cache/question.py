@@ -10,7 +10,7 @@ from extproc.cache.price import Price
 from extproc.cache.rules import CacheRules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made per request, and freezing would triple what that costs
 class Question:
     """What is looked up under `key`. `read` says whether it is at all, `max_age` (seconds) how old an answer may be.
     `prices` are those of the targets that may answer, by their clusters; one without a price is not in it."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,8 @@ _API_TEMPERATURE = 1.0  # of a request that names none
 _REFERENCES = ("previous_response_id", "conversation", "prompt", "background")
 # What has the provider look something up: OpenAI; Azure's own data; xAI; OpenRouter; Qwen.
 _LIVE = ("web_search_options", "data_sources", "search_parameters", "plugins", "enable_search")
+# Every field by which a request is stateful, has tools or several choices. `responses` are stateful without one.
+_TELLING = frozenset({"store", "audio", "modalities", "tools", "functions", "n", "best_of", *_LIVE})
 _CLIENT_TOOLS = frozenset({"function", "custom"})  # the client runs these, and sends what they gave
 # Member names in a canonical body: no text holds them, since there the quotes are escaped.
 _LINKS = frozenset({"image_url", "audio_url", "video_url", "image"})
@@ -81,8 +83,7 @@ class CacheRules:
     ignore: frozenset[str] = _NOTHING  # of IGNORABLE; never applied to responses, whose answers repeat these fields
 
 
-@dataclass(frozen=True, slots=True)
-class Cacheable:
+class Cacheable(NamedTuple):
     """The answer may be kept. `read` says whether one may be looked up, and `max_age` how old in seconds it may be."""
 
     canonical: bytes
@@ -153,18 +154,23 @@ class _Fields:
         raw = self._fields.get(name)
         return None if raw is None else _VALUE.decode(raw)
 
+    def has_none(self, names: frozenset[str]) -> bool:
+        """Whether none of these fields is there."""
+        return names.isdisjoint(self._fields)
+
     def says(self, name: str) -> bool:
         """Whether the field is there and neither null, false, empty nor 0."""
         return name in self._fields and bool(self[name])
 
 
 def _objection(operation: str, fields: _Fields, rules: CacheRules) -> Reason | None:
-    if _is_stateful(operation, fields, rules):
-        return Reason.STATEFUL
-    if not _tools_are_fine(fields, rules):
-        return Reason.TOOLS
-    if not rules.allow_n and any(fields[name] not in (None, 1) for name in ("n", "best_of")):
-        return Reason.CHOICES
+    if operation == "responses" or not fields.has_none(_TELLING):
+        if _is_stateful(operation, fields, rules):
+            return Reason.STATEFUL
+        if not _tools_are_fine(fields, rules):
+            return Reason.TOOLS
+        if not rules.allow_n and any(fields[name] not in (None, 1) for name in ("n", "best_of")):
+            return Reason.CHOICES
     if rules.max_temperature is not None:
         value = fields["temperature"]
         temperature = _API_TEMPERATURE if value is None else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,8 +10,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, object])
 _MOST = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens; None where the provider did not say."""
 
     total: int | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from extproc.cache.asked import asked
 from extproc.cache.controls import CONTROL_HEADER, SALT_HEADER, Controls
-from extproc.cache.key import Scope, make_key
+from extproc.cache.key import Scope
 from extproc.cache.question import Question
 from extproc.cache.replay import STATUS_HEADER
-from extproc.cache.rules import Bypass, Reason, verdict
+from extproc.cache.rules import Reason
 from extproc.context import Exchange, Reply
 from extproc.policy import Key
 from extproc.providers import openai
@@ -30,7 +31,9 @@ def _values(values: tuple[bytes, ...]) -> list[str]:
 
 def _tenant(key: Key, scope: Scope) -> str:
     """Whose answers a key shares. A key without a team is one of its own."""
-    return {"key": key.name, "team": key.team or f"key {key.name}", "shared": ""}[scope]
+    if scope == "key":
+        return key.name
+    return (key.team or f"key {key.name}") if scope == "team" else ""
 
 
 def ask_cache(exchange: Exchange) -> Reply | None:
@@ -44,32 +47,32 @@ def ask_cache(exchange: Exchange) -> Reply | None:
         return None
     headers = exchange.headers
     controls = Controls.parse(headers.all(CONTROL_HEADER), headers.all(SALT_HEADER))
-    reason = None
+    reason: Reason | None = None
     if not key.cache:
         reason = Reason.OFF
     elif exchange.own_key:
         reason = Reason.OWN_KEY
-    if reason is None:
+    else:
         fields = exchange.body.fields if exchange.body is not None else None
-        found = verdict(operation.name, exchange.raw_body, fields, controls, rules)
-        if isinstance(found, Bypass):
-            reason = found.reason
-        else:
-            tenant = _tenant(key, rules.scope)
-            # All that reaches the provider beside the body, as far as it can change an answer.
-            marks = (*model.marks, headers.one(":path").partition("?")[2], *_values(headers.all(BETA_HEADER)))
-            digest = make_key(rules.scope, tenant, operation.name, model.name, found.canonical, marks, controls.salt)
-            exchange.cache_reason = str(found.reason or "")
-            asked = (digest, operation.name, rules, found.read, found.max_age, controls.only_if_cached, model.prices)
-            semantic = model.semantic
+        # All that reaches the provider beside the body, as far as it can change an answer.
+        marks = (*model.marks, headers.one(":path").partition("?")[2], *_values(headers.all(BETA_HEADER)))
+        tenant = _tenant(key, rules.scope)
+        found = asked(exchange.raw_body, fields, operation.name, tenant, model.name, marks, controls, rules)
+        if not isinstance(found, Reason):
+            exchange.cache_reason = "" if found.read else str(Reason.NO_CACHE)
+            only, semantic = controls.only_if_cached, model.semantic
             if semantic is None or wants_exact(headers.all(CONTROL_HEADER)):
-                exchange.question = Question(*asked)
+                exchange.question = Question(
+                    found.key, operation.name, rules, found.read, controls.max_age, only, model.prices
+                )
             else:
                 exchange.question = SemanticQuestion(
-                    *asked, semantic=semantic, canonical=found.canonical, tenant=_tenant(key, semantic.scope),
+                    found.key, operation.name, rules, found.read, controls.max_age, only, model.prices,
+                    semantic=semantic, canonical=found.canonical, tenant=_tenant(key, semantic.scope),
                     marks=marks, salt=controls.salt,
                 )  # fmt: skip
             return None
+        reason = found
     if controls.only_if_cached:
         return NOT_CACHED
     exchange.cache_status, exchange.cache_reason = "bypass", str(reason)

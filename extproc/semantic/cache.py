@@ -44,7 +44,7 @@ class Observer(Protocol):
         """There was no vector, or no search, or nothing could be learned."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FoundSimilar(Found):
     """The answer of another question; `similarity` is the cosine between the two."""
 

@@ -19,7 +19,7 @@ class Learned:
     vector: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SemanticQuestion(Question):
     """`tenant`, `marks` and `salt` are those of its exact key, but for the tenant, which is of the semantic scope."""
 
