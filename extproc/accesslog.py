@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
@@ -17,7 +17,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.cache.usage import Usage
 from extproc.messages import ORDER_METADATA
-from extproc.processor import CACHE_METADATA, METADATA, USAGE_METADATA
+from extproc.processor import METADATA, USAGE_METADATA
 from extproc.targets import Target
 from ratelimit.messages import DECISION_FIELD
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
@@ -66,7 +66,6 @@ class RequestRecord(NamedTuple):
     disconnected: bool
     attempts: int
     flags: tuple[str, ...]
-    ticket: str = ""  # of an answer that was to be kept
     worker: int | None = None  # which of several has decided it
     reservation: str = ""
     charged: int = 0
@@ -122,7 +121,6 @@ def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRec
         disconnected=disconnected,
         attempts=common.upstream_request_attempt_count,
         flags=flags,
-        ticket=_text(metadata[CACHE_METADATA].fields, "ticket") if CACHE_METADATA in metadata else "",
         worker=_whole(facts, "worker"),
         reservation=_text(facts, "reservation"),
         charged=total if total is not None else estimate or 0,
@@ -182,37 +180,61 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
 Sink: TypeAlias = Callable[[Sequence[RequestRecord]], Awaitable[None] | None]
 AttemptSink: TypeAlias = Callable[[Sequence[HTTPAccessLogEntry]], None]
 ATTEMPT_LOG = "headgate.attempts"  # the log of failed attempts
+ANSWER_LOG = "headgate.answers"  # the log of requests whose answers are to be kept
+
+
+class Answers(Protocol):
+    """Told of requests whose answers are to be kept."""
+
+    def take(self, entry: HTTPAccessLogEntry) -> None:
+        """Such a request has ended."""
+
+    def gone(self) -> None:
+        """The log has broken off."""
 
 
 class _Log:
-    """One stream of log messages: of requests, or of failed attempts."""
+    """One stream of log messages: of requests, those whose answers are to be kept apart, or of failed attempts."""
 
-    __slots__ = ("_attempts", "_of_attempts", "_sink", "_targets")
+    __slots__ = ("_answers", "_attempts", "_ended", "_kind", "_sink", "_targets")
 
-    def __init__(self, sink: Sink, attempts: AttemptSink, targets: Callable[[], Mapping[str, Target]]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        attempts: AttemptSink,
+        targets: Callable[[], Mapping[str, Target]],
+        answers: Answers | None,
+    ) -> None:
         self._sink = sink
         self._attempts = attempts
         self._targets = targets
-        self._of_attempts = False
+        self._answers = answers
+        self._kind = ""
+        self._ended = False
 
     def on_message(self, message: StreamAccessLogsMessage) -> Step | Awaitable[Step]:
         entries = message.http_logs.log_entry
         if message.identifier.log_name:  # only the first message of a stream has one
-            self._of_attempts = message.identifier.log_name == ATTEMPT_LOG
-        if self._of_attempts:
+            self._kind = message.identifier.log_name
+        if self._kind == ATTEMPT_LOG:
             self._attempts(entries)
             return NOTHING
         if len(entries) > _SLICE:
             return self._in_slices(entries)
-        targets = self._targets()
-        waiting = self._sink([read(entry, targets) for entry in entries])
+        waiting = self._take(entries)
         return NOTHING if waiting is None else self._later(waiting)
+
+    def _take(self, entries: Sequence[HTTPAccessLogEntry]) -> Awaitable[None] | None:
+        if self._kind == ANSWER_LOG and self._answers is not None:
+            for entry in entries:
+                self._answers.take(entry)
+        targets = self._targets()
+        return self._sink([read(entry, targets) for entry in entries])
 
     async def _in_slices(self, entries: Sequence[HTTPAccessLogEntry]) -> Step:
         """A few at a time: decisions that come meanwhile must not wait for a whole batch."""
-        targets = self._targets()
         for start in range(0, len(entries), _SLICE):
-            waiting = self._sink([read(entry, targets) for entry in entries[start : start + _SLICE]])
+            waiting = self._take(entries[start : start + _SLICE])
             if waiting is not None:
                 await waiting
             await asyncio.sleep(0)
@@ -224,19 +246,27 @@ class _Log:
         return NOTHING
 
     def on_end(self) -> Step:
+        self._ended = True
         return Step((StreamAccessLogsResponse(),), done=True)
 
     def on_close(self) -> None:
-        return
+        if self._kind == ANSWER_LOG and self._answers is not None and not self._ended:
+            self._answers.gone()
 
 
-def access_log(sink: Sink, attempts: AttemptSink, targets: Callable[[], Mapping[str, Target]]) -> Service:
+def access_log(
+    sink: Sink,
+    attempts: AttemptSink,
+    targets: Callable[[], Mapping[str, Target]],
+    answers: Answers | None = None,
+) -> Service:
     """The service; finished requests go to `sink` and failed attempts to `attempts`, as many as Envoy sends at once.
 
-    `targets` gives the targets by their clusters, those of an older configuration included.
+    `targets` gives the targets by their clusters, those of an older configuration included. `answers` is told first of
+    what is to be kept.
     """
 
     def opened(_context: CallContext) -> _Log:
-        return _Log(sink, attempts, targets)
+        return _Log(sink, attempts, targets, answers)
 
     return Service(SERVICE, (StreamMethod("StreamAccessLogs", StreamAccessLogsMessage, opened, single_reply=True),))

@@ -38,6 +38,7 @@ HEADERS = (
 METADATA = "headgate"
 USAGE_METADATA = "headgate.usage"
 CACHE_METADATA = "headgate.cache"
+TICKET = "ticket"  # in it: no two are the same
 _JSON = (("content-type", "application/json"),)
 LATER_ATTEMPTS = "attempts"  # what attempts after the first look like
 _FORWARD_REMOVES = ("authorization",)  # the provider's clusters take out all other private headers
@@ -92,7 +93,7 @@ def _forward(exchange: Exchange) -> Forward:
     if exchange.realtime:
         route += REALTIME
     elif exchange.ticket:
-        route += CAPTURED + exchange.ticket.partition("-")[0]
+        route += CAPTURED
     headers = [(ROUTE_HEADER, route), (":path", target.path(exchange.operation_path, exchange.query))]
     removed: tuple[str, ...] = _FORWARD_REMOVES
     if exchange.rewritten is not None:
@@ -147,8 +148,10 @@ def describe(exchange: Exchange) -> Facts:
         found[USAGE_METADATA] = {"chunks": True, "strip": exchange.strip_usage}
     if exchange.cache_status:
         found[CACHE_METADATA] = {
-            "status": exchange.cache_status, "reason": exchange.cache_reason, "ticket": exchange.ticket
-        }  # fmt: skip
+            "status": exchange.cache_status,
+            "reason": exchange.cache_reason,
+            TICKET: exchange.ticket,
+        }
     return found
 
 

@@ -21,7 +21,6 @@ from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, N
 from extproc.filters.ask_cache import NOT_CACHED
 from extproc.limits import Limits, Verdict
 from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, describe, for_envoy
-from extproc.recorder import Recorder
 from extproc.replayer import TICKET, Replayer, Replays
 from extproc.semantic.cache import SemanticCache
 from extproc.targets import REPLAYED
@@ -32,8 +31,7 @@ from sidecar.rpc import CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _NEED_BODY = Step((messages.NEED_BODY,))
-PURPOSE_HEADER = "x-headgate-purpose"  # what a stream of Envoy's is for, when not a decision
-TO_RECORD, TO_REPLAY = "record", "replay"
+PURPOSE_HEADER, TO_REPLAY = "x-headgate-purpose", "replay"  # what a stream of Envoy's is for, when not a decision
 WORKER = "worker"  # metadata: which of several has decided
 _NO_FACTS: Mapping[str, MetadataValue] = {}
 
@@ -286,11 +284,8 @@ def external_processor(
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
-    def opened(context: CallContext) -> _Stream | Recorder | Replayer:
-        purpose = context.metadata.get(PURPOSE_HEADER)
-        if cache is not None and purpose == TO_RECORD:
-            return Recorder(cache)
-        if replays is not None and purpose == TO_REPLAY:
+    def opened(context: CallContext) -> _Stream | Replayer:
+        if replays is not None and context.metadata.get(PURPOSE_HEADER) == TO_REPLAY:
             return Replayer(replays)
         return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience, replays, semantic)
 

@@ -22,6 +22,7 @@ from sidecar.settings import Complaint, Section, read_size
 # resolves them, so that the services never hold a provider's key.
 DEFERRED = ("providers.*.api_key", "providers.*.api_keys.*")
 
+LARGEST_ANSWER = 64 << 20  # bytes that `max_answer` may allow
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -233,7 +234,9 @@ class CacheSettings(Section):
     allow_images: bool = Field(default=False, description="also pictures, sounds and files that the body holds")
     allow_stored: bool = Field(default=False, description="also answers that the provider stores (responses)")
     max_request: Size = Field(default=256 * 1024, ge=1, description="bytes of a request that is looked up")
-    max_answer: Size = Field(default=1024 * 1024, ge=1, le=64 << 20, description="bytes of an answer that is kept")
+    max_answer: Size = Field(
+        default=1024 * 1024, ge=1, le=LARGEST_ANSWER, description="bytes of an answer that is kept"
+    )
     replay: Replay = Field(default="at_once", description="how a kept stream is sent: at_once, or paced")
     events_per_second: float = Field(default=50.0, ge=1, le=1000, description="of a stream that is paced")
     ignore: list[str] = Field(default=[], description="fields that do not matter, such as user or metadata")

@@ -17,7 +17,7 @@ from extproc.settings import ModelSettings, PolicySettings, ProviderSettings, Ta
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SHOWN = 40
 OWN_KEY = "+own"  # a cluster that sends the client's own key
-CAPTURED = "+cache"  # a route whose answers are kept; a worker's number follows
+CAPTURED = "+cache"  # a route whose answers are kept
 REPLAYED = "+replay"  # the route of kept streams that are replayed at a pace; a worker's number follows
 REALTIME = "+ws"  # a cluster for WebSockets: HTTP/1.1 only
 

@@ -25,6 +25,7 @@ from extproc.balance.neighbours import Neighbours
 from extproc.balance.shared import Shared
 from extproc.limits import Limits
 from extproc.processor import Processor
+from extproc.recorder import Recorder
 from extproc.server import Patience, external_processor
 from headgate import __version__
 from headgate.admin import AdminServer, AdminSources, Dependency, admin_servers
@@ -38,6 +39,7 @@ from headgate.reporting import Reporter
 from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.snapshot import build_snapshot
 from headgate.target_watch import TargetWatch
+from headgate.up.child import ENVOY_DIED
 from headgate.worker_reports import WorkerReport
 from ratelimit.limiter import Limiter
 from ratelimit.server import rate_limit_service
@@ -51,7 +53,6 @@ from sidecar.reload import Current, changes, fingerprint
 from sidecar.server import GrpcServer
 
 _log = structlog.get_logger("headgate")
-_BODY_HEADROOM = 1 << 20
 _PING_SECONDS = 0.5
 
 Only = Literal["extproc", "ratelimit"]
@@ -131,15 +132,16 @@ class Sidecar:
                     self._caching.semantic if self._caching is not None else None,
                 ),
                 access_log(
-                    _sink(reporter, self._targets, limits, self._caching),
+                    _sink(reporter, self._targets, limits),
                     self._targets.failed,
                     self._targets.targets,
+                    Recorder(cache) if cache is not None else None,
                 ),
             )
             self._servers["extproc"] = GrpcServer(
                 services,
                 listen=layout.extproc(settings, number),
-                max_message_bytes=settings.max_body + _BODY_HEADROOM,
+                max_message_bytes=settings.largest_message,
                 engine=settings.engine,
                 options=server_options(settings),
             )
@@ -170,12 +172,9 @@ class Sidecar:
             origin = f"{socket.gethostname()}-{os.getpid()}"
             self._targets.share(Shared(connect(settings.store), health.heard, time.monotonic, origin=origin))
         if self._worker is not None:
-            over = self._caching.cache.over if self._caching is not None else None
             folder, workers = self._layout.folder, settings.workers
-            neighbours = Neighbours(folder, self._worker, workers, health.heard, health.ended, over)
+            neighbours = Neighbours(folder, self._worker, workers, health.heard, health.ended)
             self._targets.join(self._worker, neighbours)
-            if self._caching is not None:
-                self._caching.join(neighbours)
 
     def _limits(self, limiter: Limiter) -> Limits:
         return Limits(
@@ -193,6 +192,8 @@ class Sidecar:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.drain)
         loop.add_signal_handler(signal.SIGUSR2, self._refused)
+        if self._caching is not None:
+            loop.add_signal_handler(ENVOY_DIED, self._caching.cache.all_lost)
         await self.start()
         watcher = asyncio.create_task(self._reload_on_change()) if self._watch else None
         try:
@@ -376,14 +377,12 @@ class Sidecar:
         }
 
 
-def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None, caching: Caching | None) -> Sink:
+def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None) -> Sink:
     """What becomes of finished requests; they are settled here where ext_proc decides the limits."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
         reporter.finished(records)
         targets.finished(records)
-        if caching is not None:
-            caching.finished(records)
         return limits.settle(records) if limits is not None else None
 
     return finished

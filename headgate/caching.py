@@ -13,9 +13,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.accesslog import RequestRecord
-from extproc.balance.neighbours import Neighbours
-from extproc.cache.cache import Cache, worker_of
+from extproc.cache.cache import Cache
 from extproc.cache.flight import Flights
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store import ByTag, CacheStore, Everything, Locks, MemoryStore, RedisStore, SealedStore, Selection
@@ -94,26 +92,6 @@ class Caching:
             self.semantic = self._semantic.over(self.cache, self._store)
         self._lost_after = max(_LOST_SECONDS, settings.cache.wait)
         self._sweeping: asyncio.Task[None] | None = None
-        self._worker = worker
-        self._neighbours: Neighbours | None = None
-
-    def join(self, neighbours: Neighbours) -> None:
-        """This is one of several workers."""
-        self._neighbours = neighbours
-
-    def finished(self, records: Sequence[RequestRecord]) -> None:
-        """Requests have ended, says the access log, which Envoy sends to any worker."""
-        elsewhere: dict[int, list[str]] = {}
-        for record in records:
-            if record.ticket:
-                worker = worker_of(record.ticket)
-                if worker == self._worker:
-                    self.cache.over(record.ticket)
-                else:
-                    elsewhere.setdefault(worker, []).append(record.ticket)
-        if self._neighbours is not None:
-            for worker, tickets in elsewhere.items():
-                self._neighbours.over(worker, tickets)
 
     async def check(self, path: Path) -> None:
         """Raise `ConfigError` when the store cannot do what the configuration (`path`) asks of it."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
 
 from extproc.cache.vault import Vault, parse_key
-from extproc.settings import DEFERRED, ModelSettings, PolicySettings
+from extproc.settings import DEFERRED, LARGEST_ANSWER, ModelSettings, PolicySettings
 from ratelimit.storage import check_url
 from sidecar import configfile
 from sidecar.configfile import ConfigFile
@@ -227,6 +227,11 @@ class Settings(PolicySettings):
     def has_cache(self) -> bool:
         """Whether any model has one."""
         return any(model.cache is not None for model in self.models.values())
+
+    @property
+    def largest_message(self) -> int:
+        """What Envoy may send us at once (bytes): a request's body, or a log entry with a kept answer in base64."""
+        return max(self.max_body, LARGEST_ANSWER * 4 // 3 if self.has_cache else 0) + (2 << 20)
 
     @property
     def has_paced(self) -> bool:

@@ -17,7 +17,7 @@ import structlog
 from headgate.admin import AdminSources, admin_servers
 from headgate.render.layout import Layout
 from headgate.settings import Settings
-from headgate.up.child import Child
+from headgate.up.child import ENVOY_DIED, Child
 from headgate.worker_reports import WorkerReports
 from sidecar.errors import HeadgateError
 
@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
 _WATCH_SECONDS = 1.0
 _HUNG_SECONDS = 5.0
-_PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, ENVOY_DIED)
 
 
 class WorkerError(HeadgateError):

@@ -40,7 +40,6 @@ class Ended(NamedTuple):
 
 
 HearEnded: TypeAlias = Callable[[str, float, int], None]  # `Health.ended`
-HearOver: TypeAlias = Callable[[str], None]  # `Cache.over`
 
 
 class _Message(msgspec.Struct, array_like=True):
@@ -48,7 +47,6 @@ class _Message(msgspec.Struct, array_like=True):
 
     notices: Sequence[Notice] = ()
     ended: Sequence[Ended] = ()
-    over: Sequence[str] = ()  # tickets of requests whose answers were to be kept
 
 
 _DECODER = msgspec.json.Decoder(_Message)  # JSON, because it has no numbers that are not
@@ -57,16 +55,13 @@ _DECODER = msgspec.json.Decoder(_Message)  # JSON, because it has no numbers tha
 class Neighbours:
     """A `Board` for worker `number` of `workers`, whose sockets are `health-N.sock` in `folder`."""
 
-    def __init__(
-        self, folder: Path, number: int, workers: int, hear: Hear, ended: HearEnded, over: HearOver | None = None
-    ) -> None:
+    def __init__(self, folder: Path, number: int, workers: int, hear: Hear, ended: HearEnded) -> None:
         self._path = folder / f"health-{number}.sock"
         self._number = number
         self._others = {other: str(folder / f"health-{other}.sock") for other in range(workers) if other != number}
         self._unsent: dict[int, deque[bytes]] = {other: deque(maxlen=_MOST_UNSENT) for other in self._others}
         self._hear = hear
         self._ended = ended
-        self._over = over
         self._socket: socket.socket | None = None
         self._inode = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -122,12 +117,6 @@ class Neighbours:
             for start in range(0, len(endings), _AT_ONCE):
                 self._send(worker, msgspec.json.encode(_Message(ended=endings[start : start + _AT_ONCE])))
 
-    def over(self, worker: int, tickets: Sequence[str]) -> None:
-        """Requests with these tickets of `worker`, a neighbour, have ended. Never raises and never waits."""
-        if worker in self._others:
-            for start in range(0, len(tickets), _AT_ONCE):
-                self._send(worker, msgspec.json.encode(_Message(over=tickets[start : start + _AT_ONCE])))
-
     def _send(self, other: int, datagram: bytes) -> None:
         self._unsent[other].append(datagram)
         self._flush(other)
@@ -169,6 +158,3 @@ class Neighbours:
                 self._hear(notice)
             for ending in message.ended:
                 self._ended(*ending)
-            if self._over is not None:
-                for ticket in message.over:
-                    self._over(ticket)

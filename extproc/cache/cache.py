@@ -57,10 +57,9 @@ class Missed(NamedTuple):
 Outcome: TypeAlias = Found | Missed
 
 
-def worker_of(ticket: str) -> int:
-    """The worker that keeps the answer; -1 for what is no ticket."""
-    number = ticket.partition("-")[0]
-    return int(number) if number.isdigit() else -1
+def tickets_of(worker: int) -> str:
+    """How the tickets of a worker begin: it alone knows them."""
+    return f"{worker}-"
 
 
 class Observer(Protocol):
@@ -89,7 +88,6 @@ class _Open:
     question: Question
     leader: Leader | None
     since: float
-    capture: Capture | None = None  # once its answer has begun
 
 
 class Cache:
@@ -118,7 +116,7 @@ class Cache:
         self._unix_time = unix_time
         self._wait = wait
         self._compress_from = compress_from
-        self._origin = f"{worker}-{nonce}"
+        self._origin = f"{tickets_of(worker)}{nonce}"
         self._open: dict[str, _Open] = {}
         self._numbers = itertools.count(1)
 
@@ -205,8 +203,7 @@ class Cache:
         opened = self._open.get(ticket)
         if opened is None:
             return None
-        opened.capture = Capture(opened.question.operation, opened.question.rules.max_answer)
-        return opened.capture
+        return Capture(opened.question.operation, opened.question.rules.max_answer)
 
     def keep(
         self, ticket: str, answer: Captured | Discarded, cluster: str = "", usage: Usage | None = None
@@ -230,7 +227,7 @@ class Cache:
         value = entry.encode(digest, self._compress_from)
         token = leader.token if leader is not None else None
         try:
-            kept = self._store.put(digest, value, rules.ttl, question.key.tags, token)
+            kept = self._store.put(digest, value, rules.ttl, entry.tags, token)
         except StoreError as error:
             self._observer.cache_failed(error)
             kept = False
@@ -277,10 +274,9 @@ class Cache:
         if opened is not None and opened.leader is not None:
             opened.leader.fail()
 
-    def over(self, ticket: str) -> None:
-        """The request has ended, says the access log. Copies of its answer may be just behind it."""
-        opened = self._open.get(ticket)
-        if opened is not None and opened.capture is None:
+    def all_lost(self) -> None:
+        """No answer that is under way will be heard of: who would have told of it has died."""
+        for ticket in list(self._open):
             self.lost(ticket)
 
     def sweep(self, older_than: float) -> None:

@@ -18,8 +18,9 @@ from extproc.processor import METADATA
 from headgate.render.bootstrap import policy_of
 from headgate.render.clusters import all_clusters, system_ca
 from headgate.render.layout import Layout
-from headgate.render.listener import access_log, attempt_log, buffer_bytes, foreign_headers, http_filters
+from headgate.render.listener import buffer_bytes, foreign_headers, http_filters
 from headgate.render.local_replies import local_replies
+from headgate.render.logs import access_logs, attempt_log
 from headgate.render.routes import decided_routes, filters_off
 from headgate.render.sds import Secrets, all_secrets
 from headgate.render.values import Json, typed
@@ -53,7 +54,7 @@ class Parts:
 
     http_filters: list[Json]  # before the router, in this order
     replies: list[Json]  # local reply mappers, before the owner's
-    access_log: Json  # of the connection manager
+    access_logs: list[Json]  # of the connection manager
     attempt_log: Json  # of the router
     virtual_host: Json
     clusters: list[Json]
@@ -72,7 +73,7 @@ def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequenc
     return Parts(
         http_filters=sleeping,
         replies=_replies(settings),
-        access_log=_only_ours(access_log(settings)),
+        access_logs=[_only_ours(one) for one in access_logs(settings)],
         attempt_log=_of_our_clusters(attempt_log()),
         virtual_host={
             "name": VIRTUAL_HOST,
@@ -136,6 +137,9 @@ def attached_routes(settings: Settings, policy: Policy) -> list[Json]:
         if "typed_per_filter_config" in route:
             overrides = route["typed_per_filter_config"]
             made["typed_per_filter_config"] = {_own(name): one for name, one in overrides.items()}
+        if "metadata" in route:  # a filter finds its own by its name
+            told = route["metadata"]["filter_metadata"]
+            made["metadata"] = {"filter_metadata": {_own(name): one for name, one in told.items()}}
         found.append(made)
     return found
 

@@ -20,7 +20,7 @@ from extproc.processor import METADATA
 from extproc.providers.dialect import DIALECTS
 from extproc.settings import ProviderSettings
 from extproc.targets import OWN_KEY, REALTIME, Target
-from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_secret, record_cluster
+from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_secret, replay_cluster, worker_cluster
 from headgate.render.secrets import SERVICE_CA, SERVICE_CLIENT
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import ServiceTlsSettings, Settings
@@ -278,9 +278,14 @@ def all_clusters(
         service(EXTPROC_CLUSTER, extproc, tls),
         *([service(RATELIMIT_CLUSTER, ratelimit, tls)] if settings.limits.enforce == "envoy" else []),
         *(
-            service(record_cluster(worker), [address], tls)
+            service(worker_cluster(worker, len(extproc)), [address], tls)
             for worker, address in enumerate(extproc)
-            if settings.has_cache
+            if settings.has_cache and len(extproc) > 1
+        ),
+        *(
+            service(replay_cluster(worker), [address], tls)
+            for worker, address in enumerate(extproc)
+            if settings.has_paced
         ),
         *_target_clusters(settings, policy, with_secrets, secret_source),
     ]

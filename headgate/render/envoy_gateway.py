@@ -181,7 +181,8 @@ def _listener(parts: Parts, fleet: Fleet) -> Iterator[Json]:
         if field in config:
             yield add(f"/typed_config/{field}", config[field], f"..http_filters[?(@.name=='{fleet.ext_proc}')]")
     yield add("/typed_config/upstream_log", [parts.attempt_log], _ROUTER)
-    yield add(f"{manager}/access_log/-", parts.access_log)
+    for one in parts.access_logs:
+        yield add(f"{manager}/access_log/-", one)
     yield add(f"{manager}/local_reply_config", {"mappers": parts.replies})
 
 

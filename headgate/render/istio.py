@@ -114,7 +114,7 @@ def _envoy_filter(parts: Parts, egress: Egress) -> Object:
         _MANAGER,
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         local_reply_config={"mappers": parts.replies},
-        access_log=[parts.access_log],
+        access_log=parts.access_logs,
     )
     logs = typed(_ROUTER, "envoy.extensions.filters.http.router.v3.Router", upstream_log=[parts.attempt_log])
     buffer = {"per_connection_buffer_limit_bytes": parts.buffer_bytes}

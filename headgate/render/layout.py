@@ -9,7 +9,6 @@ from headgate.settings import Settings, nth_address
 from ratelimit.storage import MEMORY
 
 EXTPROC_CLUSTER = "headgate_extproc"
-RECORD_FILTER = "headgate.record"  # the filter that copies answers to us, and the beginning of its clusters
 METER_FILTER = "envoy.filters.http.lua"
 REPLAY_FILTER = "headgate.replay"  # the filter that is told kept streams event by event
 RATELIMIT_CLUSTER = "headgate_ratelimit"
@@ -22,9 +21,14 @@ STAT_PREFIX = "gateway"
 ACCESS_LOG = "headgate"
 
 
-def record_cluster(worker: int) -> str:
-    """The Envoy cluster of the worker that keeps an answer: the one that has decided the request."""
-    return f"headgate_record_{worker}"
+def worker_cluster(worker: int, workers: int) -> str:
+    """The Envoy cluster of one worker alone."""
+    return f"{EXTPROC_CLUSTER}_{worker}" if workers > 1 else EXTPROC_CLUSTER
+
+
+def replay_cluster(worker: int) -> str:
+    """The Envoy cluster of the worker that replays an answer: of its own, so that they can be counted."""
+    return f"headgate_replay_{worker}"
 
 
 def provider_secret(name: str) -> str:

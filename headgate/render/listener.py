@@ -12,42 +12,32 @@ from __future__ import annotations
 
 from importlib import resources
 
-from extproc.accesslog import ATTEMPT_LOG, RATELIMIT_METADATA
-from extproc.balance.attempt import ANSWER_HEADERS
+from extproc.accesslog import RATELIMIT_METADATA
 from extproc.cache.controls import SALT_HEADER
 from extproc.filters.passthrough import PREFIX
 from extproc.limits import DOMAIN, KEY, LIMIT, REQUESTS, TOKENS
 from extproc.messages import ORDER_METADATA
 from extproc.processor import CACHE_METADATA, HEADERS, METADATA, USAGE_METADATA
-from extproc.recorder import CLUSTER
-from extproc.server import PURPOSE_HEADER, TO_RECORD, TO_REPLAY
+from extproc.server import PURPOSE_HEADER, TO_REPLAY
 from headgate.render.layout import (
-    ACCESS_LOG,
     EXTPROC_CLUSTER,
     LISTENER,
     METER_FILTER,
     RATELIMIT_CLUSTER,
-    RECORD_FILTER,
     REPLAY_FILTER,
     STAT_PREFIX,
-    record_cluster,
+    replay_cluster,
 )
 from headgate.render.local_replies import local_replies
-from headgate.render.values import Json, address, grpc, seconds, typed
+from headgate.render.logs import access_logs, attempt_log
+from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import Settings
 from ratelimit.messages import reservation_field
 from ratelimit.rules import SETTLE
 from ratelimit.storage import MEMORY
 
 _BUFFER_HEADROOM = 1 << 20
-RECORD_MODE = {
-    "request_header_mode": "SKIP",
-    "response_header_mode": "SEND",
-    "request_body_mode": "NONE",
-    "response_body_mode": "STREAMED",
-    "request_trailer_mode": "SKIP",
-    "response_trailer_mode": "SKIP",
-}
+METER_OF_CAPTURED = "captured"  # the meter of routes whose answers are kept
 
 
 def listener(settings: Settings, *, route_source: Json, certificate_source: Json | None) -> Json:
@@ -116,7 +106,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
             )
         ],
         local_reply_config=local_replies(settings),
-        access_log=[access_log(settings)],
+        access_log=access_logs(settings),
         http_filters=[
             *http_filters(settings),
             typed(
@@ -134,7 +124,6 @@ def http_filters(settings: Settings) -> list[Json]:
     return [
         _size_limit(settings),
         _ext_proc(settings),
-        *([_record(settings)] if settings.has_cache else []),
         *([_replay(settings)] if settings.has_paced else []),
         *([_rate_limit(settings)] if settings.limits.enforce == "envoy" else []),
         _meter(settings),
@@ -220,33 +209,10 @@ def _longest_wait(settings: Settings) -> str:
     return seconds(settings.longest_wait + settings.decision_timeout)
 
 
-def record_service(worker: int) -> Json:
-    """Who is sent the copies: the worker that waits for them."""
-    return {
-        "envoy_grpc": {"cluster_name": record_cluster(worker)},
-        "initial_metadata": [{"key": PURPOSE_HEADER, "value": TO_RECORD}],
-    }
-
-
-def _record(settings: Settings) -> Json:
-    """Copies of the answers that are to be kept (routes turn it on). Nobody waits for it, and it may fail."""
-    return typed(
-        RECORD_FILTER,
-        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
-        grpc_service=record_service(0),
-        failure_mode_allow=True,
-        observability_mode=True,
-        deferred_close_timeout="0.2s",
-        processing_mode=RECORD_MODE,
-        response_attributes=[CLUSTER],
-        metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA, USAGE_METADATA]}},
-    )
-
-
 def replay_service(worker: int) -> Json:
     """Who holds the answer: the worker that has found it."""
     return {
-        "envoy_grpc": {"cluster_name": record_cluster(worker)},
+        "envoy_grpc": {"cluster_name": replay_cluster(worker)},
         "initial_metadata": [{"key": PURPOSE_HEADER, "value": TO_REPLAY}],
     }
 
@@ -262,8 +228,14 @@ def _replay(settings: Settings) -> Json:
         status_on_error={"code": "ServiceUnavailable"},
         message_timeout=seconds(settings.decision_timeout),
         forward_rules={"allowed_headers": {"patterns": [{"exact": ":method"}]}},
-        processing_mode={**RECORD_MODE, "request_header_mode": "SEND", "response_header_mode": "SKIP"}
-        | {"response_body_mode": "NONE"},
+        processing_mode={
+            "request_header_mode": "SEND",
+            "response_header_mode": "SKIP",
+            "request_body_mode": "NONE",
+            "response_body_mode": "NONE",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
         metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA]}},
     )
 
@@ -341,57 +313,10 @@ def _meter(settings: Settings) -> Json:
         source = source.replace("local OVERHEAD = false", "local OVERHEAD = true")
     if settings.limits.enforce == "in_process":
         source = source.replace("local LIMITS = false", "local LIMITS = true")
+    captured = source.replace("local CACHE = false", "local CACHE = true")
     return typed(
         METER_FILTER,
         "envoy.extensions.filters.http.lua.v3.Lua",
         default_source_code={"inline_string": source},
+        **({"source_codes": {METER_OF_CAPTURED: {"inline_string": captured}}} if settings.has_cache else {}),
     )
-
-
-def attempt_log() -> Json:
-    """Failed attempts, as soon as they have failed: what a cool-down begins with. The access log tells of others."""
-    failed = [
-        {
-            "status_code_filter": {
-                "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "headgate.attempt"}}
-            }
-        },
-        {"response_flag_filter": {}},
-    ]
-    return {
-        **typed(
-            "envoy.access_loggers.http_grpc",
-            "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
-            common_config={
-                "log_name": ATTEMPT_LOG,
-                "grpc_service": grpc(EXTPROC_CLUSTER, 5),
-                "transport_api_version": "V3",
-                "buffer_flush_interval": "0.050s",
-                "buffer_size_bytes": 16_384,
-            },
-            additional_response_headers_to_log=list(ANSWER_HEADERS),
-        ),
-        "filter": {"or_filter": {"filters": failed}},
-    }
-
-
-def access_log(settings: Settings) -> Json:
-    """Every request that has ended: metrics, the log line, settlement, and how targets stand, are made of it."""
-    return typed(
-        "envoy.access_loggers.http_grpc",
-        "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
-        common_config={
-            "log_name": ACCESS_LOG,
-            "grpc_service": grpc(EXTPROC_CLUSTER, 5),
-            "transport_api_version": "V3",
-            "buffer_flush_interval": _flush_interval(settings),
-            "buffer_size_bytes": 65_536,
-        },
-    )
-
-
-def _flush_interval(settings: Settings) -> str:
-    """How late we learn that a request has ended."""
-    if any(model.strategy == "least_requests" for model in settings.models.values()):
-        return "0.020s"  # one that has ended must not count as open for long
-    return "0.250s" if settings.limits.enforce == "in_process" else "1s"  # so late is a reservation settled

@@ -14,6 +14,12 @@
 --      limits: what the limits say, where ext_proc has decided them}
 -- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
 --      detail: "total prompt completion cached", each a number or -}
+--
+-- On routes whose answers are kept (CACHE) it also holds what the client gets, and hands it to the access log in one
+-- piece: the bytes that it has in hand anyway, no more than the route's metadata `max_answer` says.
+-- in:  metadata headgate.cache {ticket}
+-- out: metadata headgate.cache {answer: `LENGTH FORM BODY`: the content-length or -, `ascii` or `base64`, and so the body,
+--      whole or up to a stream's last event; too_large: true instead}
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
 -- response counts, and an echoed object cannot lower it. In a WebSocket there are many answers: theirs are added up.
 
@@ -27,6 +33,9 @@ local MAX_LINE = 65536     -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
 local LIMITS = false       -- whether ext_proc has decided the limits (`limits.enforce: in_process`)
+local CACHE = false        -- whether answers are to be kept: only in the script of the routes where they are
+local MAX_PIECES = 512     -- pieces of an answer that are held apart: a provider may send it byte by byte
+local MAX_EARLY = 4        -- times that an answer is handed over before its end
 
 -- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
 local function object_end(s, from)
@@ -154,6 +163,62 @@ local function publish(handle, meter)
   metadata:set("headgate.usage", "detail", detail)
 end
 
+-- An answer that is to be kept; nil when it is not.
+local function keeper(handle, metadata, headers, status)
+  local facts = CACHE and status == 200 and metadata:get("headgate.cache")
+  if not facts or not facts.ticket or facts.ticket == "" then return nil end
+  local events = find(headers:get("content-type") or "", "text/event-stream", 1, true)
+  return { handle = handle, max = handle:metadata():get("max_answer") or 0, events = events and "", early = 0,
+           length = headers:get("content-length") or "-",   -- Envoy's own log knows what setBytes has made of it
+           joined = {}, pieces = {}, n = 0, size = 0, given = -1 }
+end
+
+-- Compiled by LuaJIT this takes a nanosecond a byte; a pattern would take twenty.
+local function is_ascii(s)
+  for i = 1, #s do
+    local c = byte(s, i)
+    if c > 127 or c == 0 then return false end
+  end
+  return true
+end
+
+-- Metadata is text: a byte that is none would have the whole log message refused.
+local function hand_over(kept)
+  if not kept.pieces or kept.given == kept.size then return end
+  kept.given = kept.size
+  kept.joined[#kept.joined + 1] = concat(kept.pieces, "", 1, kept.n)
+  kept.pieces, kept.n = {}, 0
+  local body = concat(kept.joined)
+  local answer = is_ascii(body) and " ascii " .. body or " base64 " .. kept.handle:base64Escape(body)
+  kept.handle:streamInfo():dynamicMetadata():set("headgate.cache", "answer", kept.length .. answer)
+end
+
+-- `s` has gone to the client. Its last event may be the last that we see: clients leave when they have it.
+local function keep(kept, s)
+  if not kept.pieces or s == "" then return end
+  kept.size = kept.size + #s
+  if kept.size > kept.max then
+    kept.pieces, kept.joined = nil, nil
+    kept.handle:streamInfo():dynamicMetadata():set("headgate.cache", "too_large", true)
+    return
+  end
+  kept.n = kept.n + 1
+  kept.pieces[kept.n] = s
+  if kept.n == MAX_PIECES then
+    kept.joined[#kept.joined + 1] = concat(kept.pieces, "", 1, kept.n)
+    kept.n = 0
+  end
+  if kept.events then
+    local seen = kept.events .. s
+    kept.last = kept.last or find(seen, "[DONE]", 1, true) or find(seen, '"response.completed"', 1, true)
+    if kept.last and kept.early < MAX_EARLY and find(seen, '\n\r?\n$', -3) then
+      kept.early = kept.early + 1
+      hand_over(kept)
+    end
+    kept.events = sub(seen, -24)
+  end
+end
+
 local TRUNCATED = 'data: {"error":{"message":"The provider ended the stream before its end.","type":"upstream_error",'
   .. '"param":null,"code":"stream_truncated"}}\n\n'
 
@@ -169,7 +234,7 @@ local function finishes(s)
   return find(s, '"finish_reason":"', 1, true) or find(s, '"finish_reason": "', 1, true)
 end
 
-local function watch(handle, chunks)
+local function watch(handle, chunks, kept)
   local meter, finished = { join = larger }, not chunks
   local parts, n, size = {}, 0, 0
   local before, total = "", 0   -- what was searched last, and how much there was
@@ -177,8 +242,10 @@ local function watch(handle, chunks)
     local length = chunk:length()
     if length > 0 then
       n = n + 1
-      parts[n] = chunk:getBytes(0, length)
+      local s = chunk:getBytes(0, length)
+      parts[n] = s
       size = size + length
+      if kept then keep(kept, s) end
       if size >= BATCH then
         before = concat(parts, "", 1, n)
         finished = finished or finishes(before)
@@ -188,14 +255,18 @@ local function watch(handle, chunks)
       end
     elseif not finished then   -- only the end of a stream is an empty chunk
       local text = missing_end(before, concat(parts, "", 1, n))
-      if text then chunk:setBytes(text) end
+      if text then
+        chunk:setBytes(text)
+        if kept then keep(kept, text) end
+      end
     end
   end
   if n > 0 then
     scan(meter, concat(parts, "", 1, n))
     publish(handle, meter)
   end
-  parts, before = nil, nil
+  if kept then hand_over(kept) end
+  parts, before, kept = nil, nil, nil
   if total > LARGE then collectgarbage() end   -- by itself Lua would keep all of it until it needs room again
 end
 
@@ -239,7 +310,7 @@ local function without_usage(state, text)
   return concat(kept, "", 1, n)
 end
 
-local function strip(handle)
+local function strip(handle, kept)
   local meter, state, held = { join = larger }, { swallow = false }, ""
   local third, second, last, finished = "", "", "", false   -- what came last
   for chunk in handle:bodyChunks() do
@@ -263,15 +334,21 @@ local function strip(handle)
         s, changed = without_usage(state, sub(s, 1, whole - 1)) .. sub(s, whole), true
       end
       if changed then chunk:setBytes(s) end
+      if kept then keep(kept, s) end
     else
       local text = not finished and missing_end(third .. second, last)
-      if text or held ~= "" then chunk:setBytes(held .. (text or "")) end
+      if text or held ~= "" then
+        text = held .. (text or "")
+        chunk:setBytes(text)
+        if kept then keep(kept, text) end
+      end
     end
   end
   if held ~= "" then
     scan(meter, held)
     publish(handle, meter)
   end
+  if kept then hand_over(kept) end
 end
 
 -- Our own time for this request, in microseconds: what ext_proc and the rate-limit service say they took.
@@ -306,5 +383,6 @@ function envoy_on_response(handle)
   end
   local chunks = usage and usage.chunks and find(headers:get("content-type") or "", "text/event-stream", 1, true)
   if chunks then headers:remove("content-length") end
-  if chunks and usage.strip then strip(handle) else watch(handle, chunks) end
+  local kept = keeper(handle, metadata, headers, status)
+  if chunks and usage.strip then strip(handle, kept) else watch(handle, chunks, kept) end
 end

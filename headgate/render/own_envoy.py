@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from extproc.accesslog import ATTEMPT_LOG
+from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG
 from headgate.render.attach import ATTACHED, OURS, PREFIX, VIRTUAL_HOST, Parts
 from headgate.render.layout import ACCESS_LOG
 from headgate.render.sds import SECRET_PREFIX
@@ -118,7 +118,7 @@ class OwnEnvoy:
         filters[-1:-1] = parts.http_filters
         router = filters[-1].setdefault(field(filters[-1], "typed_config"), {"@type": f"type.googleapis.com/{_ROUTER}"})
         router.setdefault(field(router, "upstream_log"), []).append(parts.attempt_log)
-        manager.setdefault(field(manager, "access_log"), []).append(parts.access_log)
+        manager.setdefault(field(manager, "access_log"), []).extend(parts.access_logs)
         replies = manager.setdefault(field(manager, "local_reply_config"), {})
         replies[field(replies, "mappers")] = [*parts.replies, *(get(replies, "mappers") or [])]
         config.setdefault(field(config, "virtual_hosts"), []).insert(0, parts.virtual_host)
@@ -184,7 +184,7 @@ def _forget(bootstrap: Json, place: _Place) -> None:
     _drop(resources, "clusters", lambda one: ATTACHED in (get(get(one, "metadata") or {}, "filter_metadata") or {}))
     _drop(resources, "secrets", lambda one: str(get(one, "name", "")).startswith(SECRET_PREFIX))
     _drop(manager, "http_filters", lambda one: str(get(one, "name", "")).startswith(PREFIX))
-    _drop(manager, "access_log", lambda one: _log_name(one) == ACCESS_LOG)
+    _drop(manager, "access_log", lambda one: _log_name(one) in (ACCESS_LOG, ANSWER_LOG))
     _drop(get(manager, "local_reply_config") or {}, "mappers", lambda one: ATTACHED in json.dumps(one))
     _drop(get(manager, "route_config") or {}, "virtual_hosts", lambda one: get(one, "name") == VIRTUAL_HOST)
     for one in get(manager, "http_filters") or []:

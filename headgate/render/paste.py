@@ -84,7 +84,7 @@ def sections(parts: Parts) -> dict[str, Any]:
     return {
         "http_filters": parts.http_filters,
         "upstream_log": [parts.attempt_log],
-        "access_log": [parts.access_log],
+        "access_log": parts.access_logs,
         "mappers": parts.replies,
         "virtual_hosts": [parts.virtual_host],
         "clusters": parts.clusters,

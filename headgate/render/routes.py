@@ -12,8 +12,8 @@ from extproc.policy import PASSTHROUGH_ATTEMPTS, Model, Policy, attempts_of
 from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER
 from extproc.settings import ModelSettings, TimeoutSettings
 from extproc.targets import CAPTURED, OWN_KEY, REALTIME, REPLAYED
-from headgate.render.layout import METER_FILTER, RECORD_FILTER, REPLAY_FILTER, ROUTES
-from headgate.render.listener import RECORD_MODE, record_service, replay_service
+from headgate.render.layout import METER_FILTER, REPLAY_FILTER, ROUTES
+from headgate.render.listener import METER_OF_CAPTURED, replay_service
 from headgate.render.values import Json, seconds, typed
 from headgate.settings import Settings
 
@@ -31,8 +31,7 @@ def _header(name: str, value: str) -> Json:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-_PER_ROUTE = "envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
-_OFF = {"@type": f"type.googleapis.com/{_PER_ROUTE}", "disabled": True}
+_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 _LUA_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 
 
@@ -62,10 +61,7 @@ def routes(settings: Settings, policy: Policy) -> Json:
 
 def filters_off(settings: Settings) -> Json:
     """What only some routes turn on, as a `typed_per_filter_config`."""
-    names = [RECORD_FILTER] if settings.has_cache else []
-    if settings.has_paced:
-        names.append(REPLAY_FILTER)
-    return dict.fromkeys(names, _OFF)
+    return {REPLAY_FILTER: {"@type": _PER_ROUTE, "disabled": True}} if settings.has_paced else {}
 
 
 def _replayed(worker: int) -> Json:
@@ -77,7 +73,7 @@ def _replayed(worker: int) -> Json:
         "match": {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]},
         "direct_response": {"status": 503},
         "typed_per_filter_config": {
-            REPLAY_FILTER: {"@type": f"type.googleapis.com/{_PER_ROUTE}", "overrides": overrides},
+            REPLAY_FILTER: {"@type": _PER_ROUTE, "overrides": overrides},
             # Nothing is metered: a hit takes no tokens.
             METER_FILTER: {"@type": _LUA_PER_ROUTE, "disabled": True},
         },
@@ -110,17 +106,20 @@ def _model_routes(settings: Settings, policy: Policy, made: ModelSettings, model
     found[0]["route"].update(_net(timeouts, idle, attempts))
     if model.cache is not None:
         found[0]["response_headers_to_add"] += _CACHE_HEADERS
-        found += [_recorded(found[0], worker) for worker in range(settings.workers)]
+        found.append(_captured(found[0], model.cache.max_answer))
     return found + _realtime_routes(settings, policy, model, attempts)
 
 
-def _recorded(route: Json, worker: int) -> Json:
-    """The same route, for answers that are to be kept by this worker."""
-    name = f"{route['name']}{CAPTURED}{worker}"
-    match = {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]}
-    overrides = {"processing_mode": RECORD_MODE, "grpc_service": record_service(worker)}
-    per_route = {"@type": f"type.googleapis.com/{_PER_ROUTE}", "overrides": overrides}
-    return {**route, "name": name, "match": match, "typed_per_filter_config": {RECORD_FILTER: per_route}}
+def _captured(route: Json, max_answer: int) -> Json:
+    """The same route, for answers that are to be kept: there the meter holds what passes."""
+    name = f"{route['name']}{CAPTURED}"
+    return {
+        **route,
+        "name": name,
+        "match": {"prefix": "/", "headers": [{"name": ROUTE_HEADER, "string_match": {"exact": name}}]},
+        "metadata": {"filter_metadata": {METER_FILTER: {"max_answer": max_answer}}},
+        "typed_per_filter_config": {METER_FILTER: {"@type": _LUA_PER_ROUTE, "name": METER_OF_CAPTURED}},
+    }
 
 
 def _passthrough_routes(settings: Settings, policy: Policy, provider: str, model: Model) -> list[Json]:

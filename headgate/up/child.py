@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 _log = structlog.get_logger("up")
+ENVOY_DIED = signal.SIGURG  # what the sidecar is told; ignored by a process that does not listen yet
 _BACKOFF_FIRST = 0.1
 _BACKOFF_MOST = 5.0
 _STEADY_SECONDS = 10.0

@@ -30,7 +30,7 @@ from headgate.envoy_admin import EnvoyAdmin
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.settings import Settings, load_settings, pinned, split_address
-from headgate.up.child import Child
+from headgate.up.child import ENVOY_DIED, Child
 from headgate.up.drain import drain
 from headgate.up.envoy import EnvoyStart
 from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, keep_copy, render, write_all
@@ -169,7 +169,7 @@ class Supervisor:
         self._listens = True
         if self._envoy is not None:
             self._announce("starting Envoy")
-            await self._envoy.start()
+            await self._envoy.start(on_restart=lambda: self._sidecar.signal(ENVOY_DIED))
             await self._until("Envoy", self._envoy, self._envoy_ready)
         else:
             self._announce(f"waiting for the Envoy that takes its files from {self.layout.folder}")

@@ -92,12 +92,14 @@ class Caching:
         """How many answers were kept, or not and why."""
         return self.gateway.metric("headgate_cache_answers_total", model=model, outcome=outcome)
 
-    def stream(self, text: str, key: str = "a", fake: str = "", **fields: Any) -> http.client.HTTPResponse:
+    def stream(
+        self, text: str, key: str = "a", fake: str = "", path: str = "/v1/chat/completions", **fields: Any
+    ) -> http.client.HTTPResponse:
         """A question whose answer is read by the test."""
         connection = http.client.HTTPConnection(self.gateway.listen, timeout=20)
         headers = {"authorization": f"Bearer sk-{key}", "content-type": "application/json", "x-fake": fake}
         body = json.dumps(question(text, stream=True, **fields))
-        connection.request("POST", "/v1/chat/completions", body, headers)
+        connection.request("POST", path, body, headers)
         return connection.getresponse()
 
 

@@ -76,7 +76,7 @@ def test_its_head_is_a_hits(cache: Caching) -> None:
 
 def test_only_streams_of_models_that_want_it(cache: Caching) -> None:
     def streams() -> int:
-        return cache.gateway.envoy_stat("cluster.headgate_record_0.upstream_rq_total")
+        return cache.gateway.envoy_stat("cluster.headgate_replay_0.upstream_rq_total")
 
     text = new_text()
     for model, fields in (("cached", STREAM), ("paced", {})):
@@ -139,7 +139,7 @@ def test_a_client_that_leaves(cache: Caching) -> None:
     cache.ask_and_keep(text, model="paced", fields=STREAM)
 
     def active() -> int:
-        return cache.gateway.envoy_stat("cluster.headgate_record_0.upstream_rq_active")
+        return cache.gateway.envoy_stat("cluster.headgate_replay_0.upstream_rq_active")
 
     cache.gateway.wait_for(lambda: active() == 0)
     responses = [cache.stream(text, model="paced") for _ in range(4)]
@@ -184,11 +184,11 @@ def test_each_worker_replays_its_own(provider: ProviderThread, redis_server: Red
     with caching(provider, **config(store=url, cache={"store": url}, workers=2)) as cache:
         text = new_text()
         first = cache.ask_and_keep(text, model="paced", fields=STREAM)
-        before = [cache.gateway.envoy_stat(f"cluster.headgate_record_{worker}.upstream_rq_total") for worker in (0, 1)]
+        before = [cache.gateway.envoy_stat(f"cluster.headgate_replay_{worker}.upstream_rq_total") for worker in (0, 1)]
         for _ in range(6):
             answer = cache.ask(text, model="paced", fields=STREAM)
             assert (said(answer), answer.body) == (("hit", None), first.body)
-        after = [cache.gateway.envoy_stat(f"cluster.headgate_record_{worker}.upstream_rq_total") for worker in (0, 1)]
+        after = [cache.gateway.envoy_stat(f"cluster.headgate_replay_{worker}.upstream_rq_total") for worker in (0, 1)]
         assert sum(after) - sum(before) == 6
         assert min(now - then for now, then in zip(after, before, strict=True)) > 0
 

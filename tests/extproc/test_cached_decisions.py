@@ -155,5 +155,5 @@ async def test_a_decision_that_was_sent_is_the_access_logs_to_end() -> None:
     (response,) = read(await finished(first))
     stream.on_close()
     assert len(server.house.flights) == 1
-    server.house.cache.over(ticket(response))
+    server.house.cache.lost(ticket(response))
     assert len(server.house.flights) == 0

@@ -1,46 +1,54 @@
-"""Copies of answers, as Envoy sends them: what is kept, and when no more are wanted."""
+"""Answers as Envoy's access log brings them: what is kept, and what is said of the others."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+from collections.abc import Awaitable
 
 import pytest
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
+from extproc.accesslog import ANSWER_LOG, RequestRecord, access_log
 from extproc.cache.cache import Found, Missed
 from extproc.recorder import Recorder
-from sidecar.rpc import Step
+from sidecar.rpc import CallContext, StreamMethod
 from tests.extproc.cache.test_cache import House
 
 BODY = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "hi"}}]}).encode()
 EVENTS = b'data: {"choices":[{"index":0,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+STREAM = "text/event-stream"
 
 
-def head(ticket: str, status: str = "200", kind: str = "application/json", *, ends: bool = False) -> ProcessingRequest:
-    message = ProcessingRequest()
-    message.metadata_context.filter_metadata["headgate.cache"].update({"ticket": ticket})
-    for name, value in ((":status", status), ("content-type", kind)):
-        message.response_headers.headers.headers.add(key=name, raw_value=value.encode())
-    message.response_headers.end_of_stream = ends
-    return message
-
-
-def body(data: bytes, *, ends: bool = False) -> ProcessingRequest:
-    message = ProcessingRequest()
-    message.response_body.body = data
-    message.response_body.end_of_stream = ends
-    return message
+def entry(
+    ticket: str,
+    body: bytes | None = BODY,
+    *,
+    status: int = 200,
+    kind: str = "application/json",
+    length: str = "-",
+    more: dict[str, str] | None = None,
+    too_large: bool = False,
+) -> HTTPAccessLogEntry:
+    made = HTTPAccessLogEntry()
+    if status:
+        made.response.response_code.value = status
+    made.response.response_headers.update({"content-type": kind, **(more or {})})
+    facts = made.common_properties.metadata.filter_metadata["headgate.cache"]
+    facts.update({"ticket": ticket})
+    if body is not None:
+        form, text = ("ascii", body) if body.isascii() else ("base64", base64.b64encode(body))
+        facts.update({"answer": f"{length} {form} {text.decode()}"})
+    if too_large:
+        facts.update({"too_large": True})
+    return made
 
 
 @pytest.fixture
 def house() -> House:
     return House()
-
-
-def done(step: object) -> bool:
-    assert isinstance(step, Step)
-    assert not step.replies  # nobody reads them
-    return step.done
 
 
 def kept(house: House) -> bytes | None:
@@ -49,67 +57,134 @@ def kept(house: House) -> bytes | None:
     return outcome.entry.body if isinstance(outcome, Found) else None
 
 
-def test_an_answer_in_pieces(house: House) -> None:
-    recorder = Recorder(house.cache)
-    assert not done(recorder.on_message(head(house.leads())))
-    for index, byte in enumerate(BODY):
-        assert not done(recorder.on_message(body(bytes([byte]), ends=index == len(BODY) - 1)))
-    assert done(recorder.on_end())
-    recorder.on_close()
-    assert kept(house) == BODY
+@pytest.mark.parametrize(("body", "kind"), [(BODY, "application/json"), (EVENTS, f"{STREAM}; charset=utf-8")])
+def test_a_whole_answer(house: House, body: bytes, kind: str) -> None:
+    headers = {"openai-model": "gpt,gpt", "openai-version": "1,2"}
+    Recorder(house.cache).take(entry(house.leads(), body, kind=kind, length=str(len(body)), more=headers))
+    found = house.asks()
+    assert isinstance(found, Found)
+    assert (found.entry.body, found.entry.content_type, found.entry.headers) == (body, kind, (("openai-model", "gpt"),))
 
 
-@pytest.mark.parametrize("ends", ["on_end", "on_close"])
-def test_an_answer_that_breaks_off(house: House, ends: str) -> None:
-    recorder = Recorder(house.cache)
-    recorder.on_message(head(house.leads()))
-    recorder.on_message(body(BODY))
-    getattr(recorder, ends)()
-    assert kept(house) is None  # and who asks now leads
+def test_bytes_that_are_no_text(house: House) -> None:
+    """What Envoy sends is text whatever the provider has sent."""
+    text = BODY.replace(b"hi", "h\u00e4 \U0001f600".encode())
+    Recorder(house.cache).take(entry(house.leads(), text))
+    assert kept(house) == text
+    Recorder(house.cache).take(entry(house.leads("other"), BODY.replace(b"hi", b"\xff\x00")))
+    assert house.seen.told[-1] == "not kept: malformed"
 
 
-@pytest.mark.parametrize("ends", ["on_end", "on_close"])
-def test_a_stream_that_breaks_off_behind_its_last_event(house: House, ends: str) -> None:
-    recorder = Recorder(house.cache)
-    recorder.on_message(head(house.leads(), kind="text/event-stream"))
-    recorder.on_message(body(EVENTS))
-    getattr(recorder, ends)()
-    assert kept(house) == EVENTS
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (entry("", status=500), "status"),
+        (entry("", None, status=404), "status"),
+        (entry("", kind="text/html"), "type"),
+        (entry("", kind="application/json,text/html"), "type"),
+        (entry("", more={"content-encoding": "gzip"}), "encoded"),
+        (entry("", None), "cut"),  # the client left, or the provider broke off
+        (entry("", None, kind=STREAM), "cut"),
+        (entry("", BODY[:-1]), "malformed"),
+        (entry("", length=str(len(BODY) + 1)), "cut"),
+        (entry("", b""), "malformed"),
+        (entry("", EVENTS[:-16], kind=STREAM), "cut"),
+        (entry("", EVENTS[:-1], kind=STREAM), "cut"),
+        (entry("", EVENTS + b"data: {}\n\n", kind=STREAM), "malformed"),
+        (entry("", b'data: {"error":{}}\n\n' + EVENTS, kind=STREAM), "error"),
+        (entry("", EVENTS.replace(b"stop", b"content_filter"), kind=STREAM), "finish"),
+        (entry("", None, too_large=True), "too_large"),
+        (entry("", b"x" * (2 << 20)), "too_large"),
+        (entry("", length="x"), "malformed"),
+    ],
+)
+async def test_no_answer_to_keep(house: House, made: HTTPAccessLogEntry, reason: str) -> None:
+    ticket = house.leads()
+    waiting = house.waits()
+    await asyncio.sleep(0)
+    made.common_properties.metadata.filter_metadata["headgate.cache"].update({"ticket": ticket})
+    Recorder(house.cache).take(made)
+    assert house.seen.told[-1] == f"not kept: {reason}"
+    assert house.cache.record(ticket) is None
+    assert isinstance(await waiting, Missed)  # nobody waits for it any more
 
 
-def test_no_more_is_wanted_of_what_will_not_be_kept(house: House) -> None:
-    for first, second in (
-        (head("", "500"), None),
-        (head("", kind="text/html"), None),
-        (head(""), body(b"x" * (2 << 20))),
-        (head("", kind="text/event-stream"), body(b'data: {"choices":[{"finish_reason":"content_filter"}]}\n\n')),
-    ):
-        recorder, ticket = Recorder(house.cache), house.leads()
-        first.metadata_context.filter_metadata["headgate.cache"].update({"ticket": ticket})
-        assert done(recorder.on_message(first)) is (second is None)
-        if second is not None:
-            assert done(recorder.on_message(second))
-        assert house.cache.record(ticket) is None
-        recorder.on_close()
+@pytest.mark.parametrize("text", ["- base64 abcde", "- base64", "x", ""])
+def test_an_answer_in_no_known_form(house: House, text: str) -> None:
+    made = entry(house.leads())
+    made.common_properties.metadata.filter_metadata["headgate.cache"].update({"answer": text})
+    Recorder(house.cache).take(made)
+    assert house.seen.told[-1] == "not kept: malformed"
 
 
 def test_a_ticket_that_nobody_knows(house: House) -> None:
-    recorder = Recorder(house.cache)
-    assert done(recorder.on_message(head("0-other-1")))
-    recorder.on_message(body(BODY, ends=True))
+    Recorder(house.cache).take(entry("0-other-1"))
+    Recorder(house.cache).take(entry(""))
     assert kept(house) is None
 
 
-def test_an_answer_without_a_body(house: House) -> None:
-    recorder = Recorder(house.cache)
-    recorder.on_message(head(house.leads(), ends=True))
-    assert kept(house) is None
+def test_no_question_for_the_cache(house: House) -> None:
+    made = entry("")
+    made.common_properties.metadata.filter_metadata.clear()
+    Recorder(house.cache).take(made)
+    assert house.seen.told == []
 
 
-def test_an_answer_that_is_not_to_be_kept(house: House) -> None:
-    message = head("")
-    del message.metadata_context.filter_metadata["headgate.cache"]
-    recorder = Recorder(house.cache)
-    recorder.on_message(message)
-    recorder.on_message(body(BODY, ends=True))
-    assert kept(house) is None
+async def test_a_client_that_left_before_there_was_an_answer(house: House) -> None:
+    ticket = house.leads()
+    waiting = house.waits()
+    await asyncio.sleep(0)
+    Recorder(house.cache).take(entry(ticket, None, status=0))
+    assert house.seen.told[-1] == "not kept: cut"
+    assert isinstance(await waiting, Missed)
+
+
+class Log:
+    """A stream of the access log, into a house."""
+
+    def __init__(self, house: House, name: str) -> None:
+        self.records: list[RequestRecord] = []
+        service = access_log(self._sink, lambda _: None, lambda: {}, Recorder(house.cache))
+        method = service.methods[0]
+        assert isinstance(method, StreamMethod)
+        self.stream = method.open(CallContext("/x"))
+        self._name = name
+
+    def _sink(self, records: object) -> Awaitable[None] | None:
+        assert isinstance(records, list)
+        self.records += records
+        return None
+
+    async def say(self, *entries: HTTPAccessLogEntry) -> None:
+        message = StreamAccessLogsMessage()
+        message.identifier.log_name = self._name
+        self._name = ""
+        message.http_logs.log_entry.extend(entries)
+        step = self.stream.on_message(message)
+        if isinstance(step, Awaitable):
+            await step
+
+
+async def test_the_log_of_answers_is_one_of_requests_too(house: House) -> None:
+    log = Log(house, ANSWER_LOG)
+    for count in (1, 20):
+        await log.say(*(entry(house.leads(f"{count} {number}")) for number in range(count)))
+    assert len(log.records) == 21
+    assert house.seen.told.count("kept") == 21
+    other = Log(house, "headgate")
+    await other.say(entry(house.leads("of no answer")))
+    assert len(other.records) == 1
+    assert house.seen.told.count("kept") == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "gone"), [(ANSWER_LOG, False, True), (ANSWER_LOG, True, False), ("x", False, False)]
+)
+async def test_an_envoy_that_dies(house: House, name: str, ends: bool, gone: bool) -> None:
+    log = Log(house, name)
+    await log.say(entry(house.leads()))
+    ticket = house.leads("under way")
+    if ends:
+        log.stream.on_end()
+    log.stream.on_close()
+    assert (house.cache.record(ticket) is None) is gone

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from extproc.cache.cache import Cache, Found, Missed, Outcome, worker_of
+from extproc.cache.cache import Cache, Found, Missed, Outcome, tickets_of
 from extproc.cache.capture import Captured, Discarded
 from extproc.cache.flight import Flights
 from extproc.cache.key import make_key
@@ -133,14 +133,14 @@ def test_tickets_of_another_process_are_not_known() -> None:
     other = new.leads("ours")
     assert ticket != other
     assert new.cache.record(ticket) is None
-    new.cache.over(ticket)
+    new.cache.lost(ticket)
     new.cache.keep(ticket, answer())
     assert new.cache.record(other) is not None
 
 
 def test_who_keeps() -> None:
-    assert worker_of(House(worker=12).leads()) == 12
-    assert (worker_of(""), worker_of("x-1"), worker_of("-1-x")) == (-1, -1, -1)
+    ticket = House(worker=12).leads()
+    assert [worker for worker in range(200) if ticket.startswith(tickets_of(worker))] == [12]
 
 
 async def test_who_waits_has_it(house: House) -> None:
@@ -175,17 +175,14 @@ async def test_all_go_alone(house: House) -> None:
     assert [isinstance(one, Missed) and one.reason for one in outcomes] == ["waited"] * 3
 
 
-async def test_over_before_its_answer_has_begun(house: House) -> None:
-    begun, not_begun = house.leads("one"), house.leads("two")
-    assert house.cache.record(begun) is not None
-    for ticket in (begun, not_begun):
-        house.cache.over(ticket)
-    assert house.cache.record(not_begun) is None
-    assert house.leads("two")
-    waiting = house.waits("one")  # its copies are just behind
+async def test_all_that_is_under_way_is_lost(house: House) -> None:
+    tickets = [house.leads("one"), house.leads("two")]
+    waiting = house.waits("one")
     await asyncio.sleep(0)
-    house.cache.keep(begun, answer())
-    assert isinstance(await waiting, Found)
+    house.cache.all_lost()
+    assert [house.cache.record(ticket) for ticket in tickets] == [None, None]
+    assert house.leads("two")
+    assert isinstance(await waiting, Missed)
 
 
 async def test_the_sweep(house: House) -> None:

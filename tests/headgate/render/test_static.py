@@ -16,7 +16,7 @@ from google.protobuf import json_format
 import envoy
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.clusters import PRIVATE_HEADERS
-from headgate.render.layout import Layout
+from headgate.render.layout import METER_FILTER, Layout
 from headgate.render.secrets import redacted
 from headgate.render.values import Json
 from headgate.settings import Settings, load_settings
@@ -160,9 +160,32 @@ def test_the_order_of_filters() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("default", set()), ("cached", {"record"}), ("paced", {"record", "replay"})]
-)
+def test_only_a_cache_costs_anything() -> None:
+    """Where no model has one: no log of answers, no second script. Where one has: only its own route is another."""
+
+    def parts(made: Json) -> tuple[list[str], Json, list[Json]]:
+        (listener,) = made["static_resources"]["listeners"]
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        logs = [log["typed_config"]["common_config"]["log_name"] for log in manager["access_log"]]
+        (meter,) = [one["typed_config"] for one in manager["http_filters"] if one["name"] == METER_FILTER]
+        return logs, meter, manager["route_config"]["virtual_hosts"][0]["routes"]
+
+    logs, meter, routes = parts(static())
+    assert (logs, list(meter)) == (["headgate"], ["@type", "default_source_code"])
+    models = {"gpt-4o": {"provider": "plain"}, "kept": {"targets": [{"provider": "plain"}], "cache": {"max_answer": 7}}}
+    more = {"models": models, "cache": {"store": "redis://r"}, "store": "redis://r", "workers": 3}
+    logs, captured, several = parts(static(**more))
+    assert logs == ["headgate.answers"] * 3 + ["headgate"]
+    assert captured["default_source_code"] == meter["default_source_code"]
+    assert "CACHE = false" in meter["default_source_code"]["inline_string"]
+    assert "CACHE = true" in captured["source_codes"]["captured"]["inline_string"]
+    other = [route for route in several if "typed_per_filter_config" in route or "metadata" in route]
+    assert [route["name"].partition("+")[2] for route in other] == ["cache"]
+    assert other[0]["metadata"]["filter_metadata"] == {METER_FILTER: {"max_answer": 7}}
+    assert not [route for route in routes if "typed_per_filter_config" in route]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("default", set()), ("cached", set()), ("paced", {"replay"})])
 def test_nobody_has_the_filters_of_what_he_did_not_ask_for(name: str, expected: set[str]) -> None:
     bootstrap = static(**VARIANTS[name])
     names = {f"headgate.{one}" for one in expected}

@@ -1,0 +1,103 @@
+"""Envoy's access logs, all gRPC: of failed attempts, of requests, and of those whose answers are to be kept."""
+
+from __future__ import annotations
+
+from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG
+from extproc.balance.attempt import ANSWER_HEADERS
+from extproc.cache.cache import tickets_of
+from extproc.processor import CACHE_METADATA
+from extproc.recorder import ANSWER_HEADERS as CAPTURED_HEADERS
+from headgate.render.layout import ACCESS_LOG, EXTPROC_CLUSTER, worker_cluster
+from headgate.render.values import Json, grpc, seconds, typed
+from headgate.settings import Settings
+
+_ANSWER_SECONDS = 0.05
+
+
+def attempt_log() -> Json:
+    """Failed attempts, as soon as they have failed: what a cool-down begins with. The access log tells of others."""
+    failed = [
+        {
+            "status_code_filter": {
+                "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "headgate.attempt"}}
+            }
+        },
+        {"response_flag_filter": {}},
+    ]
+    return {
+        **typed(
+            "envoy.access_loggers.http_grpc",
+            "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            common_config={
+                "log_name": ATTEMPT_LOG,
+                "grpc_service": grpc(EXTPROC_CLUSTER, 5),
+                "transport_api_version": "V3",
+                "buffer_flush_interval": "0.050s",
+                "buffer_size_bytes": 16_384,
+            },
+            additional_response_headers_to_log=list(ANSWER_HEADERS),
+        ),
+        "filter": {"or_filter": {"filters": failed}},
+    }
+
+
+def access_logs(settings: Settings) -> list[Json]:
+    """Every request that has ended, once: metrics, the log line, settlement, how targets stand, and what is kept, are
+    made of it."""
+    return [*_answer_logs(settings), _access_log(settings)]
+
+
+def _access_log(settings: Settings) -> Json:
+    log = typed(
+        "envoy.access_loggers.http_grpc",
+        "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+        common_config={
+            "log_name": ACCESS_LOG,
+            "grpc_service": grpc(EXTPROC_CLUSTER, 5),
+            "transport_api_version": "V3",
+            "buffer_flush_interval": seconds(_flush_interval(settings)),
+            "buffer_size_bytes": 65_536,
+        },
+    )
+    return {**log, "filter": _ticket({"exact": ""}, otherwise=True)} if settings.has_cache else log
+
+
+def _flush_interval(settings: Settings) -> float:
+    """How late we learn that a request has ended."""
+    if any(model.strategy == "least_requests" for model in settings.models.values()):
+        return 0.02  # one that has ended must not count as open for long
+    return 0.25 if settings.limits.enforce == "in_process" else 1.0  # so late is a reservation settled
+
+
+def _answer_logs(settings: Settings) -> list[Json]:
+    """Requests whose answers are to be kept, each to the worker that has decided it, with what the meter held.
+
+    Soon, because equal requests wait for these. In one message several, because each message wakes a worker. What a
+    worker does not take is dropped once there is this much of it.
+    """
+    if not settings.has_cache:
+        return []
+    return [
+        {
+            **typed(
+                "envoy.access_loggers.http_grpc",
+                "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+                common_config={
+                    "log_name": ANSWER_LOG,
+                    "grpc_service": grpc(worker_cluster(worker, settings.workers), 5),
+                    "transport_api_version": "V3",
+                    "buffer_flush_interval": seconds(min(_ANSWER_SECONDS, _flush_interval(settings))),
+                    "buffer_size_bytes": 1 << 20,
+                },
+                additional_response_headers_to_log=list(CAPTURED_HEADERS),
+            ),
+            "filter": _ticket({"prefix": tickets_of(worker)}, otherwise=False),
+        }
+        for worker in range(settings.workers)
+    ]
+
+
+def _ticket(value: Json, *, otherwise: bool) -> Json:
+    """Requests whose ticket of the cache is like this; `otherwise`: those without one, too."""
+    matcher = {"filter": CACHE_METADATA, "path": [{"key": "ticket"}], "value": {"string_match": value}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": otherwise}}
