@@ -25,7 +25,7 @@ from tests.redis_server import free_port as free_redis_port
 
 PAGE = Page.read("kubernetes.md")
 FILES = dict(zip(("values.yaml", "monitoring.yaml", "fence.yaml"), PAGE.blocks("yaml"), strict=True))
-SECONDS = 280
+SECONDS = 400
 
 
 def walk(node: Node, folder: Path, cluster: Cluster | None = None) -> tuple[str, StandIn, list[str | None]]:
@@ -39,7 +39,7 @@ def walk(node: Node, folder: Path, cluster: Cluster | None = None) -> tuple[str,
     ready.mkdir()
     (folder / "helm").mkdir()
     (folder / "helm" / "headgate").symlink_to(CHART)
-    stand_in = StandIn(node, folder, cluster and cluster.kubeconfig)
+    stand_in = StandIn(node, folder, cluster.kubeconfig if cluster else None)
     with (
         ProviderThread() as provider,
         RedisServer(ready, "--requirepass", "your-password", port=redis_port),
@@ -47,8 +47,10 @@ def walk(node: Node, folder: Path, cluster: Cluster | None = None) -> tuple[str,
     ):
         for name, text in FILES.items():
             text = text.replace("preset: openai", f'dialect: openai, base_url: "{provider.base_url}"')
-            # 127.1 is 127.0.0.1, which would be the pod's own address.
-            (folder / name).write_text(text.replace("redis.databases.svc:6379", f"127.1:{redis_port}"))
+            # 127.1 is 127.0.0.1, which would be the pod's own address. Services here learn of a pod's end in a second.
+            (folder / name).write_text(
+                text.replace("delay: 5", "delay: 1").replace("redis.databases.svc:6379", f"127.1:{redis_port}")
+            )
         done = run(commands, folder, seconds=SECONDS)
         assert done.returncode == 0, f"{done.stderr}\n{stand_in.asked}\n{done.stdout[-3000:]}"
         keys = [one.header("authorization") for one in provider.requests]
@@ -63,7 +65,7 @@ def node(rootfs: Path, tmp_path: Path) -> Iterator[Node]:
     made.close()
 
 
-@pytest.mark.timeout(SECONDS + 20)
+@pytest.mark.timeout(SECONDS + 100)
 def test_every_command_in_its_order(node: Node, tmp_path: Path) -> None:
     said, stand_in, keys = walk(node, tmp_path)
     check(said, stand_in, keys)

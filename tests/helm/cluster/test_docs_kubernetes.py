@@ -21,7 +21,7 @@ def node(rootfs: Path, tmp_path: Path) -> Iterator[Node]:
     made.close()
 
 
-@pytest.mark.timeout(SECONDS + 20)
+@pytest.mark.timeout(SECONDS + 100)
 def test_every_command_in_its_order(cluster: Cluster, node: Node, tmp_path: Path) -> None:
     check(*walk(node, tmp_path, cluster))
     assert "headgate" not in cluster.kubectl("get", "deployments,services,configmaps", "-A", "-o", "name").replace(
