@@ -13,11 +13,15 @@ import json
 import os
 import platform
 import tarfile
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from image.rootfs import HOME, USER
 
+# The chart's image.
+NAME = f"ghcr.io/headgate/headgate:{version('headgate')}"
 _OWNED = ("run/headgate",)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -48,8 +52,9 @@ def archive(root: Path, target: Path, *, reference: str, when: int, level: int =
 
     def blob(data: bytes, media_type: str) -> dict[str, Any]:
         digest = hashlib.sha256(data).hexdigest()
-        blobs[f"blobs/sha256/{digest}"] = data
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+        described = {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+        blobs[blob_name(described)] = data
+        return described
 
     raw = pack(root, when)
     layer = blob(gzip.compress(raw, level, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")
@@ -73,10 +78,14 @@ def archive(root: Path, target: Path, *, reference: str, when: int, level: int =
         "layers": [layer],
     }
     entry = blob(json.dumps(manifest, sort_keys=True).encode(), manifest["mediaType"])  # type: ignore[arg-type]
-    entry["annotations"] = {"org.opencontainers.image.ref.name": reference}
+    # The second is the name that containerd (and with it kind) gives it.
+    entry["annotations"] = {"org.opencontainers.image.ref.name": reference, "io.containerd.image.name": reference}
+    # For a `docker load` that knows no OCI layout, as `docker save` writes it.
+    docker = {"Config": blob_name(described), "RepoTags": [reference], "Layers": [blob_name(layer)]}
     files = {
         "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}, sort_keys=True).encode(),
+        "manifest.json": json.dumps([docker], sort_keys=True).encode(),
         **blobs,
     }
     with tarfile.open(target, "w") as whole:
@@ -87,12 +96,17 @@ def archive(root: Path, target: Path, *, reference: str, when: int, level: int =
     return str(entry["digest"])
 
 
+def blob_name(described: Mapping[str, Any]) -> str:
+    """Where a described blob lies in the archive."""
+    return "blobs/" + str(described["digest"]).replace(":", "/")
+
+
 def main() -> None:
     """`python -m image.oci FOLDER ARCHIVE [--reference NAME:TAG]`"""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("archive", type=Path)
-    parser.add_argument("--reference", default="headgate:latest")
+    parser.add_argument("--reference", default=NAME, help="what it is called where it is loaded")
     parser.add_argument("--level", type=int, default=6, help="of gzip")
     given = parser.parse_args()
     when = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import signal
-import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,73 +15,8 @@ import yaml
 from headgate.up.envoy import envoy_binary
 from tests.e2e.test_existing_envoy import OWN
 from tests.gateway import free_port
+from tests.page import FOLDER, PAGES, Page, programs, run
 from tests.provider_thread import ProviderThread
-
-FOLDER = Path(__file__).parent.parent / "docs" / "install"
-PAGES = sorted(one.name for one in FOLDER.glob("*.md"))
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of installation: its text and its fenced blocks of one language."""
-
-    text: str
-
-    @staticmethod
-    def read(name: str) -> Page:
-        return Page((FOLDER / name).read_text())
-
-    def blocks(self, language: str) -> list[str]:
-        return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
-
-    def configuration(self) -> str:
-        """The headgate.yaml of the page."""
-        return next(one for one in self.blocks("yaml") if "providers:" in one)
-
-
-def programs(folder: Path) -> None:
-    """`headgate` and `envoy` as the shell finds them; `kubectl apply` checks objects by their schemas (`tests.crd`)."""
-    folder.mkdir()
-    commands = {
-        "headgate": f"{sys.executable} -m headgate",
-        "envoy": str(envoy_binary()),
-        "kubectl": f"{sys.executable} -m tests.crd",
-    }
-    for name, command in commands.items():
-        path = folder / name
-        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the commands in a shell; what they have started in the background ends with it."""
-    if not (folder / "bin").exists():
-        programs(folder / "bin")
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "COLUMNS": "200"}
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=(folder / "stderr").open("w"),
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        # What runs in the background holds the pipe: the shell's end is what counts.
-        process.wait(60)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL) if _lives(process.pid) else None
-    output, _ = process.communicate(timeout=20)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, (folder / "stderr").read_text())
-
-
-def _lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -107,6 +38,13 @@ class Here:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Here]:
+    # `kubectl apply` checks objects by their schemas.
+    commands = {
+        "headgate": f"{sys.executable} -m headgate",
+        "envoy": str(envoy_binary()),
+        "kubectl": f"{sys.executable} -m tests.crd",
+    }
+    programs(tmp_path / "bin", commands)
     with ProviderThread() as provider:
         yield Here(tmp_path, provider, {port: free_port() for port in (10001, 9901, 8079, 8080)})
 

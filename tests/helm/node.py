@@ -100,7 +100,9 @@ class Node:
     def resolve(self, text: str) -> str:
         """Names of Services as their addresses: there is no name server."""
         for name, service in self.services.items():
-            full = rf"(?<![\w.-]){re.escape(name)}(?:\.[a-z0-9-]+\.svc(?:\.cluster\.local)?)?(?=[:/\"])"
+            # Not a folder of that name.
+            before = r"(?:(?<=://)|(?<![\w./-]))"
+            full = rf"{before}{re.escape(name)}(?:\.[a-z0-9-]+\.svc(?:\.cluster\.local)?)?(?=:\d|[/\"])"
             text = re.sub(full, service.address, text)
         return text
 

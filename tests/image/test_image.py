@@ -18,8 +18,10 @@ from pathlib import Path
 
 import yaml
 
+from image.oci import NAME, archive
 from image.rootfs import wanted
 from tests.gateway import chat, free_port, key_entry, post
+from tests.helm.chart import render
 from tests.image import container
 from tests.image.built import ROOT, build, let_others_in
 
@@ -133,8 +135,8 @@ def test_the_same_sources_give_the_same_image(rootfs: Path, tmp_path: Path) -> N
     again = build(tmp_path / "rootfs")
     digests = []
     for number, folder in enumerate((rootfs, again)):
-        archive = tmp_path / f"{number}.tar"
-        script = [sys.executable, "-m", "image.oci", str(folder), str(archive), "--level", "1"]
+        target = tmp_path / f"{number}.tar"
+        script = [sys.executable, "-m", "image.oci", str(folder), str(target), "--level", "1"]
         made = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT)
         digests.append(made.stdout.strip())
     assert digests[0] == digests[1]
@@ -147,6 +149,23 @@ def test_the_same_sources_give_the_same_image(rootfs: Path, tmp_path: Path) -> N
         config_name = manifest["config"]["digest"].replace(":", "/")
         config = json.loads(archive_file.extractfile(f"blobs/{config_name}").read())  # type: ignore[union-attr]
     assert config["config"]["User"] == f"{container.USER}:{container.USER}"
+
+
+def test_whoever_loads_the_archive_finds_the_chart_s_image_in_it(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_text("content")
+    digest = archive(tmp_path / "root", tmp_path / "image.tar", reference=NAME, when=0)
+    with tarfile.open(tmp_path / "image.tar") as opened:
+        held = {one.name: opened.extractfile(one).read() for one in opened}  # type: ignore[union-attr]
+    (entry,) = json.loads(held["index.json"])["manifests"]
+    assert entry["digest"] == digest
+    assert set(entry["annotations"].values()) == {NAME}
+    manifest = json.loads(held["blobs/" + digest.replace(":", "/")])
+    (docker,) = json.loads(held["manifest.json"])
+    assert docker["RepoTags"] == [NAME] == [render().container("envoy")["image"]]
+    assert docker["Config"] == "blobs/" + manifest["config"]["digest"].replace(":", "/")
+    assert docker["Layers"] == ["blobs/" + one["digest"].replace(":", "/") for one in manifest["layers"]]
+    assert {docker["Config"], *docker["Layers"]} <= set(held)
 
 
 def test_the_lock_without_envoy_is_the_same_lock_otherwise() -> None:

@@ -52,7 +52,8 @@ class Cluster:
         self._temporary = tempfile.TemporaryDirectory(prefix="hg-kube-")
         self._folder = Path(self._temporary.name)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._environment = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig"), "HOME": str(self._folder)}
+        self.kubeconfig = self._folder / "kubeconfig"
+        self._environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self._folder)}
 
     def __enter__(self) -> Cluster:
         try:
@@ -100,7 +101,7 @@ class Cluster:
             f"--service-account-signing-key-file={self._folder / 'accounts.pem'}",
         )  # fmt: skip
         server = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
-        (self._folder / "kubeconfig").write_text(
+        self.kubeconfig.write_text(
             json.dumps({
                 "apiVersion": "v1",
                 "kind": "Config",
