@@ -86,4 +86,5 @@ def print_status(console: Console, admin: str, *, as_json: bool) -> None:
         print(json.dumps(status, indent=2))
     else:
         # Narrower, the columns could not be told apart: the terminal may break its lines, or show less.
-        console.print(shown(status), width=max(console.width, _WIDTH), soft_wrap=True)
+        # A console does not print wider than itself.
+        Console(width=max(console.width, _WIDTH)).print(shown(status), soft_wrap=True)

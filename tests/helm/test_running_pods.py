@@ -23,6 +23,7 @@ from tests.provider_thread import ProviderThread
 
 PORT = 8080  # of the gateway's Service: one below 1024 is not for everybody
 ROLLED_REQUESTS = 10_000
+pytestmark = pytest.mark.timeout(400)  # the first test builds the image
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 
 from image.oci import NAME, archive
@@ -26,6 +27,7 @@ from tests.image import container
 from tests.image.built import ROOT, build, let_others_in
 
 HEADGATE = "/opt/headgate/bin/headgate"
+pytestmark = pytest.mark.timeout(400)  # the first test builds the image
 
 
 def files(root: Path) -> Iterator[Path]:
