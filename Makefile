@@ -24,6 +24,8 @@ APISERVER := $(VENV)/tools/kube-apiserver
 GRPC_TOOLS := grpcio-tools==1.80.*
 PROTOC := $(VENV)/protoc
 ARGS ?=
+# Tests that run side by side: most of them wait for processes.
+JOBS ?= 3
 
 .PHONY: help up test rootfs image-archive faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference chart-readme kube lock clean
 .DEFAULT_GOAL := help
@@ -34,8 +36,8 @@ help: ## what there is to make
 up: $(RUN) ## install what is needed and run the gateway (ARGS="-c headgate.yaml" for your own configuration)
 	@$(BIN)/headgate up $(ARGS)
 
-test: $(DEV) ## install what is needed and run every test, real Envoy and real Redis included
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV) ## install what is needed and run every test, real Envoy and real Redis included (JOBS=0: one after the other)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(DEV) ## formatting, lint, types, floors
 	$(BIN)/ruff format --check .
