@@ -13,7 +13,6 @@ from extproc.cache.rules import IGNORABLE, CacheRules, Replay
 from extproc.providers.presets import PRESETS, Preset
 from extproc.providers.quirks import ALL_OPERATIONS
 from extproc.semantic.settings import SemanticSettings
-from extproc.semantic.settings import complaints as semantic_complaints
 from ratelimit.rules import Rate
 from sidecar.configfile import KeyPath
 from sidecar.settings import Complaint, Section, read_size
@@ -327,7 +326,6 @@ class PolicySettings(Section):
                 yield Complaint(("models", model, "timeouts", "total"), "passes before `first_byte` does", mend)
             if not any(target.weight for target in made.targets):
                 yield Complaint(("models", model), "every weight is 0", "give one target a weight above 0")
-        yield from semantic_complaints(self)
         names: dict[str, int] = {}
         digests: dict[str, int] = {}
         for index, key in enumerate(self.keys):

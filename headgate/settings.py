@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
 
 from extproc.cache.vault import Vault, parse_key
+from extproc.semantic.complaints import complaints as semantic_complaints
 from extproc.settings import DEFERRED, LARGEST_ANSWER, ModelSettings, PolicySettings
 from ratelimit.storage import check_url
 from sidecar import configfile
@@ -262,6 +263,7 @@ class Settings(PolicySettings):
     def complaints(self) -> Iterator[Complaint]:
         """Adds to the policy's: two servers cannot share one address."""
         yield from super().complaints()
+        yield from semantic_complaints(self)
         if len(self.run_dir) > _LONGEST_RUN_DIR:
             yield Complaint(("run_dir",), "too long for the path of a unix socket", "use a shorter one")
         yield from self._service_complaints()

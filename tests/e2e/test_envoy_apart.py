@@ -21,31 +21,10 @@ import pytest
 import yaml
 
 from tests.gateway import chat, free_port, key_entry, post
+from tests.mount import Mount
 from tests.provider_thread import ProviderThread
 
 START_SECONDS = 40
-
-
-class Mount:
-    """A folder as the kubelet mounts a ConfigMap or Secret: names are links into `..data`, which is swapped whole."""
-
-    def __init__(self, folder: Path, files: dict[str, str]) -> None:
-        self.folder = folder
-        self._generation = 0
-        folder.mkdir()
-        self.swap(files)
-        for name in files:
-            (folder / name).symlink_to(Path("..data") / name)
-
-    def swap(self, files: dict[str, str]) -> None:
-        self._generation += 1
-        generation = self.folder / f"..generation-{self._generation}"
-        generation.mkdir()
-        for name, text in files.items():
-            (generation / name).write_text(text)
-        link = self.folder / "..data-new"
-        link.symlink_to(generation.name)
-        link.replace(self.folder / "..data")
 
 
 class Pod:

@@ -29,33 +29,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.image import container
+from tests.mount import Mount
 
 Json = dict[str, Any]
 _ADDRESSES = itertools.count(10)
 _POLL_SECONDS = 0.1
 _START_SECONDS = 90.0
-
-
-class Mount:
-    """A folder as the kubelet mounts a ConfigMap or Secret: names are links into `..data`, which is swapped whole."""
-
-    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
-        self.folder = folder
-        self._generations = itertools.count(1)
-        folder.mkdir()
-        self.swap(files)
-        for name in files:
-            (folder / name).symlink_to(Path("..data") / name)
-
-    def swap(self, files: Mapping[str, str]) -> None:
-        """Other content, in one move."""
-        generation = self.folder / f"..generation-{next(self._generations)}"
-        generation.mkdir()
-        for name, text in files.items():
-            (generation / name).write_text(text)
-        link = self.folder / "..data-new"
-        link.symlink_to(generation.name)
-        link.replace(self.folder / "..data")
 
 
 class Node:
