@@ -269,4 +269,5 @@ def access_log(
     def opened(_context: CallContext) -> _Log:
         return _Log(sink, attempts, targets, answers)
 
-    return Service(SERVICE, (StreamMethod("StreamAccessLogs", StreamAccessLogsMessage, opened, single_reply=True),))
+    method = StreamMethod("StreamAccessLogs", StreamAccessLogsMessage, opened, single_reply=True, lasting=True)
+    return Service(SERVICE, (method,))

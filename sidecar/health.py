@@ -83,6 +83,6 @@ def health_service(health: Health) -> Service:
         SERVICE,
         (
             UnaryMethod("Check", health_pb2.HealthCheckRequest, check),
-            StreamMethod("Watch", health_pb2.HealthCheckRequest, lambda _context: _Watch(health)),
+            StreamMethod("Watch", health_pb2.HealthCheckRequest, lambda _context: _Watch(health), lasting=True),
         ),
     )

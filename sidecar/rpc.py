@@ -76,12 +76,17 @@ class UnaryMethod:
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
-    """Messages in, messages out; with `single_reply` the method is client-streaming: one reply, at its end."""
+    """Messages in, messages out; with `single_reply` the method is client-streaming: one reply, at its end.
+
+    A `lasting` call is open for as long as its client lives. A server that stops does not wait for its end, only
+    a moment for what still comes (`sidecar.ending`; the native engine: grpc.aio knows no such calls).
+    """
 
     name: str
     request: Readable
     open: Callable[[CallContext], StreamHandler]
     single_reply: bool = False
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,4 +157,5 @@ def quota_service(
     def open_stream(_context: CallContext) -> _Stream:
         return _Stream(operator, rules, demands, clock)
 
-    return Service(SERVICE, (StreamMethod("StreamRateLimitQuotas", rlqs_pb2.RateLimitQuotaUsageReports, open_stream),))
+    reports = rlqs_pb2.RateLimitQuotaUsageReports
+    return Service(SERVICE, (StreamMethod("StreamRateLimitQuotas", reports, open_stream, lasting=True),))

@@ -51,6 +51,8 @@ class Call:
         "unacked",
     )
 
+    lasting = False  # whether a server that stops waits for it (`StreamMethod.lasting`)
+
     def __init__(self, connection: Connection, stream: int, request: Request) -> None:
         self._connection = connection
         self.stream = stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import ssl
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from sidecar.ending import until_over
 from sidecar.native.connection import Connection
 from sidecar.native.limits import Limits
 from sidecar.options import ServerOptions
@@ -115,6 +115,10 @@ class NativeEngine:
         if not self._connections:
             self._empty.set()
 
+    def _works(self) -> bool:
+        """Whether a call is open that has an end of its own."""
+        return any(not call.lasting for connection in self._connections for call in connection.calls.values())
+
     async def stop(self, grace: float) -> None:
         """Take nothing new, give open calls `grace` seconds, then cut them."""
         if self._tls_task is not None:
@@ -127,8 +131,7 @@ class NativeEngine:
         for connection in tuple(self._connections):
             connection.drain()
         if self._connections:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), grace)
+            await until_over(self._works, self._empty, grace)
         for connection in tuple(self._connections):
             connection.abort()
         # Aborted transports report their end on the next turn of the loop.

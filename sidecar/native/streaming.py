@@ -39,6 +39,10 @@ class StreamCall(Call):
         self._ending = False  # the handler knows of the end
         self._room: asyncio.Future[None] | None = None  # waits for the outbox to shrink
 
+    @property
+    def lasting(self) -> bool:  # type: ignore[override]
+        return self._method.lasting
+
     def start(self) -> None:
         if self._request.timeout is not None:
             self.watch_deadline()

@@ -177,6 +177,7 @@ def contract(seen: Seen) -> Service:
             UnaryMethod("Bytes", BytesValue, lambda request, _context: request),
             UnaryMethod("Nothing", StringValue, lambda _request, _context: None),  # type: ignore[arg-type,return-value]
             StreamMethod("Echo", StringValue, lambda _context: _Echo(seen)),
+            StreamMethod("EchoForGood", StringValue, lambda _context: _Echo(seen), lasting=True),
             StreamMethod("Sum", Int64Value, lambda _context: _Sum(seen), single_reply=True),
             StreamMethod("Swallow", BytesValue, lambda _context: _Swallow(seen), single_reply=True),
             StreamMethod("Produce", Int64Value, lambda _context: _Produce(seen)),
@@ -211,9 +212,10 @@ class Client:
         call = self.channel.unary_unary("/test.Contract/Bytes", BytesValue.SerializeToString, BytesValue.FromString)
         return call(BytesValue(value=value), **options)
 
-    def echo(self, *values: str, **options: Any) -> Any:
+    def echo(self, *values: str, method: str = "Echo", **options: Any) -> Any:
         """With values: a call that sends them. Without: one to write to."""
-        call = self.channel.stream_stream("/test.Contract/Echo", StringValue.SerializeToString, StringValue.FromString)
+        path = f"/test.Contract/{method}"
+        call = self.channel.stream_stream(path, StringValue.SerializeToString, StringValue.FromString)
         return call(iter([StringValue(value=value) for value in values]) if values else None, **options)
 
     async def echoed(self, *values: str) -> list[str]:

@@ -223,6 +223,28 @@ async def test_stopping_cuts_what_outlives_its_grace(seen: Seen, tmp_path: Path,
         await until(lambda: seen.closed == ["echo"])
 
 
+async def test_stopping_hears_the_last_words_of_calls_without_an_end_and_waits_no_longer(
+    seen: Seen, tmp_path: Path
+) -> None:
+    # grpc.aio knows no such calls: it waits for them as for all others.
+    async with (
+        serving(seen, "native", f"unix://{tmp_path}/s.sock") as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call = Client(channel).echo(method="EchoForGood")
+        await call.write(StringValue(value="a"))
+        assert (await call.read()).value == "a"
+        stopping = asyncio.create_task(server.stop(30))
+        await asyncio.sleep(0.5)
+        await call.write(StringValue(value="b"))
+        assert (await call.read()).value == "a"
+        assert (await call.read()).value == "b"
+        async with asyncio.timeout(5):
+            await stopping
+
+
 async def test_an_address_in_use_is_a_clear_error(engine: Engine) -> None:
     async with serving(Seen(), engine, "127.0.0.1:0") as first:
         with pytest.raises(ConfigError, match="cannot bind"):
