@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import os
 import random
 import re
 import shutil
@@ -32,6 +33,8 @@ from tests.image import container
 from tests.mount import Mount
 
 Json = dict[str, Any]
+# Other test processes have nodes of their own.
+_NETWORK = f"127.{10 + os.getpid() % 240}"
 _ADDRESSES = itertools.count(10)
 _POLL_SECONDS = 0.1
 _START_SECONDS = 90.0
@@ -117,7 +120,7 @@ class Pod:
         self.node = node
         self.spec = spec
         self.labels = labels
-        self.address = f"127.0.77.{next(_ADDRESSES)}"
+        self.address = f"{_NETWORK}.77.{next(_ADDRESSES)}"
         self.folder = folder
         folder.mkdir()
         folder.chmod(0o755)
@@ -307,14 +310,15 @@ class Service:
     def __init__(self, node: Node, spec: Json) -> None:
         self._node = node
         self._spec = spec["spec"]
-        self.address = f"127.0.78.{next(_ADDRESSES)}"
+        self.address = f"{_NETWORK}.78.{next(_ADDRESSES)}"
         self._pods: list[Pod] = []
         self._loop = asyncio.new_event_loop()
         self._closing = threading.Event()
         started = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
         self._thread.start()
-        started.wait()
+        if not started.wait(10):
+            raise RuntimeError(f"nothing can listen at {self.address}, ports {list(self.ports)}")
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
