@@ -58,12 +58,14 @@ def render_files(
 def envoy(run_dir: RunDirOption = None) -> None:
     """Become the Envoy that takes everything from the run folder's files (with `envoy.start: false`).
 
-    This process is replaced by Envoy. It never reads the configuration, which may be broken by the time of a restart.
+    This process is replaced by Envoy. It waits up to a minute for the files, and never reads the configuration, which
+    may be broken by the time of a restart.
     """
     try:
         layout = Layout(_folder(run_dir))
         _await(layout.bootstrap)
-        command = _start(layout).command(layout)
+        _await(layout.envoy_start)
+        command = EnvoyStart.read(layout.envoy_start).command(layout)
         os.execv(command[0], command)  # noqa: S606 - no shell is wanted
     except HeadgateError as error:
         fail(error)
@@ -83,7 +85,10 @@ def drain(
     """
     try:
         layout = Layout(_folder(run_dir))
-        start = _start(layout)
+        if not layout.envoy_start.is_file():
+            mend = "name the folder that Envoy was started with (--run-dir)"
+            raise HeadgateError(f"{layout.folder} is no run folder of an Envoy ({layout.envoy_start.name}): {mend}")
+        start = EnvoyStart.read(layout.envoy_start)
         left = asyncio.run(
             _drain(
                 layout,
@@ -113,13 +118,10 @@ def _folder(run_dir: Path | None) -> Path:
 def _await(path: Path) -> None:
     """Wait for a file that another process is about to write."""
     deadline = time.monotonic() + _PATIENCE
+    if not path.is_file():
+        _out.print(f"waiting for {path}, at most {_PATIENCE:g} seconds", highlight=False, soft_wrap=True)
     while not path.is_file():
         if time.monotonic() > deadline:
             mend = "run `headgate render files` or `headgate up` with the same folder"
             raise HeadgateError(f"{path} did not appear within {_PATIENCE:g} seconds: {mend}")
         time.sleep(_POLL_SECONDS)
-
-
-def _start(layout: Layout) -> EnvoyStart:
-    _await(layout.envoy_start)
-    return EnvoyStart.read(layout.envoy_start)

@@ -51,21 +51,30 @@ class _Resource:
 
 
 def read(text: str, name: str) -> ConfigFile:
-    """The documents of a file, each under `Kind/name`. Raises `ConfigError`."""
+    """The objects of a file, each under `Kind/name`: documents, and the items of a List. Raises `ConfigError`."""
     values: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {(): 1}
     for start, part in _documents(text):
         file = parse("\n" * start + part, name, {}, folder=Path(), deferred=("*",))
-        if not file.values:
-            continue
-        metadata = file.values.get("metadata")
-        own = metadata.get("name", "") if isinstance(metadata, dict) else ""
-        key = f"{file.values.get('kind', 'document')}/{own}"
-        while key in values:
-            key += "'"
-        values[key] = file.values
-        lines |= {(key, *path): line for path, line in file.lines.items()}
+        for path, value in _objects(file.values):
+            metadata = value.get("metadata")
+            own = metadata.get("name", "") if isinstance(metadata, dict) else ""
+            key = f"{value.get('kind', 'document')}/{own}"
+            while key in values:
+                key += "'"
+            values[key] = value
+            depth = len(path)
+            lines |= {(key, *at[depth:]): line for at, line in file.lines.items() if at[:depth] == path}
     return ConfigFile(name, values, lines, text)
+
+
+def _objects(document: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """The objects of a document, each with its place in it. `kubectl get -o yaml` prints several as one List."""
+    items = document.get("items")
+    if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+        yield from ((("items", number), one) for number, one in enumerate(items) if isinstance(one, dict))
+    elif document:
+        yield (), document
 
 
 def _documents(text: str) -> Iterator[tuple[int, str]]:

@@ -241,6 +241,10 @@ def test_without_files_there_is_a_clear_word(tmp_path: Path) -> None:
     found = subprocess.run([*command, "envoy"], env=nowhere, capture_output=True, text=True, timeout=30, check=False)
     assert found.returncode == 1
     assert "HEADGATE_RUN_DIR" in found.stderr
+    hook = [*command, "drain", "--run-dir", str(tmp_path / "nowhere")]
+    found = subprocess.run(hook, env=nowhere, capture_output=True, text=True, timeout=30, check=False)
+    assert found.returncode == 1
+    assert "is no run folder of an Envoy" in found.stderr
     path = tmp_path / "headgate.yaml"
     path.write_text("models: {gpt-4o: {provider: nobody}}\n")
     files = [*command, "render", "files", "-c", str(path), "--run-dir", str(tmp_path / "run")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from headgate.importing import envoy_ai_gateway
 from headgate.importing.report import Outcome
@@ -25,6 +26,17 @@ def test_what_is_written_can_be_used_and_everything_is_reported() -> None:
     settings_of(result)
     assert uncovered(result, file) == []
     assert "written-out" not in everything(result)
+
+
+def test_a_list_as_kubectl_prints_it_is_the_same_as_its_documents() -> None:
+    documents = [one for one in yaml.safe_load_all(BASIC.read_text()) if one]
+    listed = yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": documents})
+    file, result = convert(listed)
+    assert values_of(result) == values_of(convert(BASIC.read_text())[1])
+    assert uncovered(result, file) == []
+    route = next(number for number, line in enumerate(listed.splitlines(), 1) if "kind: AIGatewayRoute" in line)
+    key = next(key for key in file.values if key.startswith("AIGatewayRoute/"))
+    assert file.place((key, "kind")) == f"gateway.yaml:{route}"
 
 
 def test_rules_become_models_and_backends_providers() -> None:
