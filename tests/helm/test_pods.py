@@ -175,7 +175,9 @@ def test_envoy_is_asked_on_a_listener_of_its_own_and_its_admin_interface_is_not_
     objects = render()
     envoy = objects.container("envoy")
     assert {one["containerPort"] for one in envoy["ports"]} == {10000, 9902}
-    assert envoy["livenessProbe"]["httpGet"] == envoy["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 9902}
+    assert envoy["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 9902}
+    # An Envoy that drains is not ready, and lives.
+    assert envoy["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 9902}
     told = variables(objects.container("headgate"))
     assert told["HEADGATE_ADMIN"] == "127.0.0.1:10001"
     assert told["HEADGATE_ENVOY__STATS"] == "0.0.0.0:9902"

@@ -121,6 +121,9 @@ def test_a_wrong_value_is_named(wrong: Json, named: str) -> None:
 
 # Values that are right each by itself, and the words of the mend.
 TOGETHER: list[tuple[Json, str]] = [
+    ({"networkPolicy": {"egress": {"enabled": True}}}, "networkPolicy.egress.enabled: has no effect"),
+    ({"extraEnv": [{"name": "HEADGATE_LISTEN", "value": "x"}]}, "extraEnv: HEADGATE_LISTEN is the chart's"),
+    ({"service": {"nodePort": 30000}}, "service.nodePort: has no effect"),
     ({"demo": {"enabled": False}}, "config: is empty"),
     ({"replicas": 2, "store": REDIS}, "demonstration, whose key everybody knows"),
     ({"grpcTls": {"enabled": True, "existingSecret": "s"}, "mode": "policy"}, "demonstration"),

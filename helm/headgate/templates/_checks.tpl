@@ -53,6 +53,17 @@
 {{- fail "config: is empty, so this would be the demonstration, whose key everybody knows: write headgate.yaml below `config`" -}}
 {{- end -}}
 {{- end -}}
+{{- if and $v.networkPolicy.egress.enabled (not $v.networkPolicy.enabled) -}}
+{{- fail "networkPolicy.egress.enabled: has no effect without a policy: set `networkPolicy.enabled`, too" -}}
+{{- end -}}
+{{- range $one := $v.extraEnv -}}
+{{- if has $one.name (list "HEADGATE_LISTEN" "HEADGATE_ADMIN" "HEADGATE_PROBES" "HEADGATE_RUN_DIR" "HEADGATE_WORKERS" "HEADGATE_STORE" "HEADGATE_DRAIN_DELAY" "HEADGATE_DRAIN_TIMEOUT" "HEADGATE_ENVOY__START" "HEADGATE_ENVOY__STATS" "HEADGATE_SERVICES__EXTPROC" "HEADGATE_SERVICES__RATELIMIT" "HEADGATE_LIMITS__ON_ERROR") -}}
+{{- fail (printf "extraEnv: %s is the chart's to say: see the value of that name in values.yaml" $one.name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.service.nodePort (not (has $v.service.type (list "NodePort" "LoadBalancer"))) -}}
+{{- fail "service.nodePort: has no effect with this type: set `service.type` to NodePort or LoadBalancer" -}}
+{{- end -}}
 {{- if and $v.autoscaling.enabled $v.keda.enabled -}}
 {{- fail "keda.enabled: `autoscaling.enabled` is set, too: only one can scale a Deployment" -}}
 {{- end -}}

@@ -198,7 +198,7 @@ resources:
     timeoutSeconds: 2
     failureThreshold: 2
   livenessProbe:
-    httpGet: {path: /ready, port: 9902}
+    httpGet: {path: /healthz, port: 9902}
     periodSeconds: {{ int $v.probes.livenessPeriod }}
     timeoutSeconds: 5
     failureThreshold: 3
