@@ -160,13 +160,16 @@ def attach(
             print(paste.text(_parts(settings, secrets, wanted or ["*"], ca)), end="")
             return
         own = OwnEnvoy.find(str(into), _read_yaml(into), listener=listener, chain=filter_chain)
-        if settings.has_cache and own.has_reply_format():
+        if settings.has_cache and own.reply_format():
             what = "your body_format would be put around kept answers"
             mend = "move it into mappers, take `cache` from the models, or give Headgate a listener of its own"
-            raise ConfigError([Problem(str(into), f"{own.place.path}.local_reply_config.body_format", what, mend)])
+            raise ConfigError([Problem(str(into), own.reply_format(), what, mend)])
         notes = own.attach(_parts(settings, secrets, own.domains(wanted), ca))
     except HeadgateError as error:
         fail(error)
+    if secrets.values and not with_secrets and not secrets_dir:
+        what = "the providers' keys are written as <redacted>, and Envoy would send that"
+        notes.append(f"{what}: use --secrets-dir DIR, or --with-secrets")
     print(dump(own.bootstrap), end="")
     for note in notes:
         _note(note)
@@ -320,7 +323,7 @@ def _read_yaml(path: Path) -> Any:
     except OSError as error:
         problem = Problem(str(path), "", f"cannot be read: {error.strerror}", "--into takes an Envoy bootstrap")
         raise ConfigError([problem]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         what = getattr(error, "problem", None) or "no text"
