@@ -466,6 +466,62 @@ def test_a_domain_is_answered_with_any_port(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "http://llm.example.com/",
+        "llm.*.com",
+        "a b",
+        "",
+        "*x",
+        "a..b",
+        "-a.com",
+        "llm.example.com/",
+        "x:y",
+        "**",
+        "ü.de",
+    ],
+)
+def test_what_is_no_domain_is_refused(domain: str, tmp_path: Path) -> None:
+    result = attach(tmp_path, "--domain", domain)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"--domain: {domain!r} is no domain of a virtual host (write a host name" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "domain", ["*", "llm", "LLM.example.com", "*.b.com", "*-b.com", "llm.*", "llm-*", "a_b.c", "a.b:80", "[::1]:80"]
+)
+def test_every_form_of_a_domain_is_taken(domain: str, tmp_path: Path) -> None:
+    assert value(attach(tmp_path, "--domain", domain))["virtual_hosts"][0]["domains"] == [domain]
+
+
+FLEET = ["--extproc", "headgate.svc:9001", "--host"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["istio", *FLEET, "bad host/"], "--host: 'bad host/' is no host name"),
+        (["istio", *FLEET, "*.example.com"], "--host: '*.example.com' is no host name"),
+        (["istio", *FLEET, "llm", "--namespace", "Bad NS"], "--namespace: 'Bad NS' is no name of a namespace"),
+        (["istio", *FLEET, "llm", "--selector", "istio=x,"], "--selector: 'istio=x,' is no label"),
+        (["istio", *FLEET, "llm", "--selector", "istio"], "--selector: 'istio' is no label"),
+        (["istio", *FLEET, "llm", "--selector", "A_/b=x"], "--selector: 'A_/b=x' is no label"),
+        (["istio", *FLEET, "llm", "--service", "http://x"], "--service: 'http://x' is no host name"),
+        (["envoy-gateway", *FLEET, "http://llm"], "--host: 'http://llm' is no host name"),
+        (["envoy-gateway", *FLEET, "llm", "--keys", "A"], "--keys: 'A' is no name of a Kubernetes object"),
+        (["gateway-api", "--host", "", "--gateway-class", "x"], "--host: '' is no host name"),
+        (["gateway-api", "--host", "*.x", "--gateway-class", "X"], "--gateway-class: 'X' is no name"),
+        (["secrets", "--kubernetes", "Bad_Name"], "--kubernetes: 'Bad_Name' is no name of a Kubernetes object"),
+        (["secrets", "--kubernetes", "k", "--namespace", "a.b"], "--namespace: 'a.b' is no name of a namespace"),
+    ],
+)
+def test_names_that_kubernetes_would_refuse_are_refused(options: list[str], words: str, tmp_path: Path) -> None:
+    result = run(tmp_path, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+
+
 def test_addresses_as_envoy_sees_them(tmp_path: Path) -> None:
     made = value(
         attach(tmp_path, "--extproc", "headgate.svc:9001", "--ratelimit", "[::1]:9002", workers=2, store="redis://r")
