@@ -13,7 +13,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from headgate.render import paste
+from headgate.render import names, paste
 from headgate.render.attach import Parts, parts
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.envoy_gateway import Fleet
@@ -78,7 +78,7 @@ def reachable(settings: Settings, file: ConfigFile, *, network: bool = False) ->
 
     `network`: Envoy is on another machine, so sockets are no way.
     """
-    names = ["extproc", *(["ratelimit"] if settings.limits.enforce == "envoy" else [])]
+    services = ["extproc", *(["ratelimit"] if settings.limits.enforce == "envoy" else [])]
     problems = [
         Problem(
             file.place(("models", model, "cache", "semantic")),
@@ -88,7 +88,7 @@ def reachable(settings: Settings, file: ConfigFile, *, network: bool = False) ->
         )
         for model in settings.semantic_models
     ]
-    for name in names:
+    for name in services:
         address = getattr(settings.services, name)
         place, path = file.place(("services", name)), f"services.{name}"
         if address and not address.startswith("unix://"):
@@ -151,8 +151,8 @@ def attach(
     Without --into: the parts, with comments that say where each goes. With --into: your bootstrap with the parts in
     it, your routes untouched; parts of an earlier time are replaced. Comments in your file are lost.
     """
-    wanted = domain or []
     try:
+        wanted = [names.domain("--domain", one) for one in domain or []]
         settings, file = _read(config, run_dir=run_dir, services__extproc=extproc, services__ratelimit=ratelimit)
         reachable(settings, file)
         secrets = _secrets(settings, file, with_secrets=with_secrets, folder=secrets_dir)
@@ -160,13 +160,16 @@ def attach(
             print(paste.text(_parts(settings, secrets, wanted or ["*"], ca)), end="")
             return
         own = OwnEnvoy.find(str(into), _read_yaml(into), listener=listener, chain=filter_chain)
-        if settings.has_cache and own.has_reply_format():
+        if settings.has_cache and own.reply_format():
             what = "your body_format would be put around kept answers"
             mend = "move it into mappers, take `cache` from the models, or give Headgate a listener of its own"
-            raise ConfigError([Problem(str(into), f"{own.place.path}.local_reply_config.body_format", what, mend)])
+            raise ConfigError([Problem(str(into), own.reply_format(), what, mend)])
         notes = own.attach(_parts(settings, secrets, own.domains(wanted), ca))
     except HeadgateError as error:
         fail(error)
+    if secrets.values and not with_secrets and not secrets_dir:
+        what = "the providers' keys are written as <redacted>, and Envoy would send that"
+        notes.append(f"{what}: use --secrets-dir DIR, or --with-secrets")
     print(dump(own.bootstrap), end="")
     for note in notes:
         _note(note)
@@ -190,14 +193,16 @@ def istio(
     Keys are never in them: mount the Secret that `headgate render secrets --kubernetes` prints.
     """
     try:
+        for one in host:
+            names.host("--host", one)
+        names.namespace("--namespace", namespace)
+        names.host("--service", service)
+        label = names.label("--selector", selector)
         settings, file = _read(config, services__extproc=extproc, services__ratelimit=ratelimit)
         reachable(settings, file, network=True)
         secrets = _secrets(settings, file, with_secrets=False, folder=secrets_dir)
-        label, equals, label_value = selector.partition("=")
-        if not (label and equals and label_value):
-            raise ConfigError([Problem("--selector", "", f"'{selector}' is no label", "write istio=egressgateway")])
         address = service if "." in service else f"{service}.{namespace}.svc.cluster.local"
-        egress = Egress(tuple(host), namespace, (label, label_value), address, listen_port=listen_port)
+        egress = Egress(tuple(host), namespace, label, address, listen_port=listen_port)
         domains = [*host, *(f"{one}:*" for one in host)]
         made = _parts(settings, secrets, domains, ca)
         found = _checked(lambda: istio_objects(made, egress))
@@ -226,6 +231,8 @@ def envoy_gateway(
     Limits are decided in ext_proc (`limits.enforce: in_process`). Keys are never in the objects.
     """
     try:
+        _check_entrance(host, gateway_class, namespace, certificate)
+        names.kubernetes_name("--keys", keys)
         settings, file = _read(config, services__extproc=extproc)
         if settings.limits.enforce != "in_process":
             what = "in Envoy Gateway limits are decided in ext_proc: its own policies never ask our rate-limit service"
@@ -256,6 +263,8 @@ def gateway_api(
 ) -> None:
     """Print a Gateway and an HTTPRoute that lead to Headgate's own Envoy (`headgate up`), for any implementation."""
     try:
+        _check_entrance(host, gateway_class, namespace, certificate)
+        names.kubernetes_name("--service", service)
         settings, _ = _read(config)
         entrance = Entrance(host, gateway_class, namespace, port=port, certificate=certificate)
         leads_to = service_port or split_address(settings.listen)[1]
@@ -278,6 +287,8 @@ def secrets_command(
     try:
         if (folder is None) == (not kubernetes):
             raise ConfigError([Problem("--dir", "", "says where the keys go", "give --dir, or --kubernetes NAME")])
+        names.kubernetes_name("--kubernetes", kubernetes)
+        names.namespace("--namespace", namespace)
         settings, file = _read(config)
         files = {name: dump(value) for name, value in sds_files(settings, credentials(settings, file)).items()}
         if folder is not None:
@@ -286,6 +297,13 @@ def secrets_command(
         fail(error)
     if folder is None:
         print(dump_all([kubernetes_secret(kubernetes, namespace, files)]), end="")
+
+
+def _check_entrance(host: str, gateway_class: str, namespace: str, certificate: str) -> None:
+    names.host("--host", host, wildcard=True)
+    names.kubernetes_name("--gateway-class", gateway_class)
+    names.namespace("--namespace", namespace)
+    names.kubernetes_name("--certificate", certificate)
 
 
 def _write_private(folder: Path, files: Mapping[str, str]) -> None:
@@ -320,7 +338,7 @@ def _read_yaml(path: Path) -> Any:
     except OSError as error:
         problem = Problem(str(path), "", f"cannot be read: {error.strerror}", "--into takes an Envoy bootstrap")
         raise ConfigError([problem]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         what = getattr(error, "problem", None) or "no text"

@@ -30,6 +30,11 @@ OURS = "headgate"
 PREFIX = f"{OURS}."  # of our filters' names in somebody else's chain
 ATTACHED = f"{OURS}.attached"  # the namespace of the mark, in requests and on clusters
 VIRTUAL_HOST = OURS
+UNDECIDED = f"{OURS}_undecided"  # the route where a request waits, and ends undecided
+# Every name that a filter of ours may have, whatever the settings.
+OUR_FILTERS = frozenset(
+    f"{PREFIX}{name}" for name in ("attached", "headers", "match_delegate", "ext_proc", "replay", "ratelimit", "lua")
+)
 NOWHERE_CLUSTER = f"{OURS}_nowhere"
 _FILTER_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 # What the owner's router says of itself (ours says nothing: `suppress_envoy_headers`), and a mesh of its clients.
@@ -152,11 +157,11 @@ def _undecided() -> list[Json]:
     upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
     return [
         {
-            "name": f"{OURS}_undecided_websocket",
+            "name": f"{UNDECIDED}_websocket",
             "match": {"prefix": "/", "headers": [upgrade]},
             "route": {"cluster": NOWHERE_CLUSTER, "upgrade_configs": [{"upgrade_type": "websocket"}]},
         },
-        {"name": f"{OURS}_undecided", "match": {"prefix": "/"}, "direct_response": {"status": 503}},
+        {"name": UNDECIDED, "match": {"prefix": "/"}, "direct_response": {"status": 503}},
     ]
 
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from tests.gateway import Answer, chat, free_port, key_entry, raw_request
 from tests.provider_thread import ProviderThread
 
 OWN = Path(__file__).parent / "existing_envoy" / "envoy.yaml"
+PAGE = Path(__file__).parents[2] / "docs" / "install" / "existing-envoy.md"
+# What the page gives for a log of the owner's that leaves our requests out.
+NOT_OURS = yaml.safe_load(PAGE.read_text().partition("  filter:\n")[2].partition("```")[0])
 WAYS = [
     ("into", "unix", "envoy"),
     ("into", "tcp", "in_process"),
@@ -41,12 +45,35 @@ WAYS = [
 ]
 
 
+@dataclass(frozen=True)
+class OwnHouse(House):
+    """`logs` is the folder of the owner's logs."""
+
+    logs: Path
+
+
 def own_bootstrap(folder: Path, listen: int, admin: int, shop: int) -> str:
     """The owner's file with this machine's free ports."""
     text = OWN.read_text()
     for port, here in ((9901, admin), (8079, free_port()), (8080, listen), (8081, shop)):
         text = text.replace(f"port_value: {port}}}", f"port_value: {here}}}")
-    return text.replace("/var/log/envoy", str(folder))
+    bootstrap = load(text.replace("/var/log/envoy", str(folder)))
+    manager_of(bootstrap)["access_log"] += [
+        _log(
+            folder / "headers.log", "%REQ(AUTHORIZATION)% %REQ(:AUTHORITY)% %REQ(X-ENVOY-ORIGINAL-HOST?:AUTHORITY)%\n"
+        ),
+        {**_log(folder / "others.log", "%REQ(AUTHORIZATION)% %REQ(:AUTHORITY)%\n"), "filter": NOT_OURS},
+    ]
+    return json.dumps(bootstrap)
+
+
+def _log(path: Path, line: str) -> dict[str, Any]:
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": str(path),
+        "log_format": {"text_format_source": {"inline_string": line}},
+    }
+    return {"name": "envoy.access_loggers.file", "typed_config": config}
 
 
 def manager_of(bootstrap: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +122,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             return headgate(*options, "--into", str(folder / "own.yaml"), "--listener", "edge")
 
         with Attached(config, bootstrap, listen_port=listen, envoy_admin=admin) as attached:
-            yield House(attached, first, second)
+            yield OwnHouse(attached, first, second, folder)
     shop.shutdown()
     shop.server_close()
 
@@ -126,6 +153,22 @@ class TestExistingEnvoy(Clients):
         assert asked() == (logs, calls)
         client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
         assert asked() == (logs + 1, calls + 1)
+
+    def test_the_owners_logs_see_what_providers_get(self, house: House) -> None:
+        assert isinstance(house, OwnHouse)
+        folder = house.logs
+        house.attached.post(chat())
+        shop_answer(house, "/", "authorization: Bearer shop")
+
+        def lines(name: str) -> list[str]:
+            return (folder / name).read_text().splitlines()
+
+        wait_for(house, lambda: any("shop.example.com" in one for one in lines("headers.log")))
+        ours = next(one for one in lines("headers.log") if one.endswith(f" {DOMAIN}"))
+        assert ours.startswith(f"Bearer {PROVIDER_KEY} 127.0.0.1:"), "as the page says"
+        assert lines("others.log")
+        assert all(one.endswith(" shop.example.com") for one in lines("others.log"))
+        assert PROVIDER_KEY not in (folder / "others.log").read_text()
 
     def test_the_owners_routes_answer_as_before(self, house: House) -> None:
         headers = (

@@ -10,14 +10,27 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from headgate.cli import app
+from headgate.render.attach import OUR_FILTERS, Parts, parts
+from headgate.render.layout import Layout
+from headgate.render.own_envoy import OwnEnvoy
 from headgate.render.protos import check
+from headgate.render.sds import Secrets
 from headgate.render.yaml_text import dump, dump_all, load
+from headgate.settings import load_settings
 from headgate.up.envoy import envoy_binary
+from sidecar.errors import ConfigError
 from tests.gateway import key_entry
 
+REDACTED = (
+    "note: the providers' keys are written as <redacted>, and Envoy would send that: use --secrets-dir DIR,"
+    " or --with-secrets"
+)
 OWN = Path(__file__).parents[2] / "e2e" / "existing_envoy" / "envoy.yaml"
 CONFIG: dict[str, Any] = {
     "providers": {
@@ -141,7 +154,7 @@ def test_attaching_again_changes_nothing(tmp_path: Path) -> None:
     again = attach(tmp_path, "--listener", "edge", own=first.stdout)
     assert again.stdout == first.stdout
     assert "per_connection_buffer_limit_bytes is now" in first.stderr
-    assert again.stderr == ""
+    assert again.stderr.splitlines() == [REDACTED]
     fewer = {"models": {"gpt-4o": {"provider": "local"}}, "keys": []}
     direct = attach(tmp_path, "--listener", "edge", own=OWN.read_text(), **fewer)
     replaced = attach(tmp_path, "--listener", "edge", own=first.stdout, **fewer)
@@ -221,6 +234,25 @@ def _star(bootstrap: Any) -> None:
     manager(bootstrap)["route_config"]["virtual_hosts"][0]["domains"] = ["*"]
 
 
+def _no_routes(bootstrap: Any) -> None:
+    del manager(bootstrap)["route_config"]
+
+
+def _own_host(bootstrap: Any) -> None:
+    manager(bootstrap)["route_config"]["virtual_hosts"].append({"name": "headgate", "domains": ["x.example.com"]})
+
+
+def _own_filter(bootstrap: Any) -> None:
+    lua = manager(bootstrap)["http_filters"][0]
+    manager(bootstrap)["http_filters"].insert(0, {**lua, "name": "headgate.lua", "disabled": True})
+
+
+def _two_unnamed() -> Any:
+    bootstrap = _two_chains()
+    del bootstrap["static_resources"]["listeners"][1]["filter_chains"][1]["name"]
+    return bootstrap
+
+
 def _clash(bootstrap: Any) -> None:
     bootstrap["static_resources"]["clusters"].append({"name": "headgate_extproc"})
 
@@ -241,6 +273,10 @@ CACHED = {"models": VARIANTS["cache"]["models"]}
         (_two_chains(), EDGE, {}, ("several filter chains speak HTTP: (no name), second", "--filter-chain NAME")),
         (_two_chains(), [*EDGE, "--filter-chain", "x"], {}, ("no HTTP connection manager in a filter chain 'x'",)),
         (_with(_rds), EDGE, {}, ("the routes are not in the file", "without --into prints the parts")),
+        (_with(_no_routes), EDGE, {}, ("there is no route_config", "write `route_config: {virtual_hosts: []}` there")),
+        (_with(_own_host), EDGE, {}, ("route_config.virtual_hosts: there is a 'headgate' that is not Headgate's",)),
+        (_with(_own_filter), EDGE, {}, ("http_filters: there is a 'headgate.lua' that is not Headgate's",)),
+        (_two_unnamed(), EDGE, {}, ("speak HTTP: (no name), (no name)", "give each a `name` of its own")),
         (_with(_star), EDGE, {}, ("'shop' answers to every domain (*) already", "--domain llm.example.com")),
         (own(), [*EDGE, "--domain", "Shop.example.com"], {}, ("'shop' answers to 'Shop.example.com' already",)),
         (_with(_clash), EDGE, {}, ("static_resources.clusters", "a 'headgate_extproc' that is not Headgate's", "another name")),
@@ -265,6 +301,135 @@ def test_what_cannot_be_attached_to_says_where_and_how_to_mend_it(
     for word in words:
         assert word in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_the_owner_wrote_on_our_virtual_host_is_kept(tmp_path: Path) -> None:
+    first = value(attach(tmp_path, *EDGE, own=own()))
+    host = manager(first)["route_config"]["virtual_hosts"][0]
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    host["typed_per_filter_config"]["envoy.filters.http.lua"] = off
+    host["typed_per_filter_config"]["headgate.replay"] = off  # ours, of another configuration
+    host["response_headers_to_remove"] = ["x-shop"]
+    made = manager(value(attach(tmp_path, *EDGE, "--domain", "llm.example.com", own=first)))
+    host = made["route_config"]["virtual_hosts"][0]
+    assert host["domains"][0] == "llm.example.com"
+    assert host["typed_per_filter_config"]["envoy.filters.http.lua"] == off
+    assert "headgate.replay" not in host["typed_per_filter_config"]
+    assert "headgate.lua" in host["typed_per_filter_config"]
+    assert host["response_headers_to_remove"] == ["x-shop"]
+
+
+def test_filters_of_the_owner_named_like_ours_stay(tmp_path: Path) -> None:
+    first = value(attach(tmp_path, *EDGE, own=own()))
+    manager(first)["http_filters"].insert(0, {**manager(own())["http_filters"][0], "name": "headgate.shop"})
+    made = value(attach(tmp_path, *EDGE, own=first))
+    assert made == first
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_our_filters_are_known_by_name(name: str, tmp_path: Path) -> None:
+    parts = value(attach(tmp_path, **VARIANTS[name]))
+    assert {one["name"] for one in parts["http_filters"]} <= OUR_FILTERS
+
+
+def test_every_place_where_we_are_gets_the_new_parts(tmp_path: Path) -> None:
+    bootstrap = _two_chains()
+    bootstrap["static_resources"]["listeners"][1]["filter_chains"][0] |= {
+        "name": "first",
+        "filter_chain_match": {"server_names": ["a.example.com"]},
+    }
+    first = value(attach(tmp_path, *EDGE, "--filter-chain", "first", "--domain", "a.example.com", own=bootstrap))
+    options = [*EDGE, "--filter-chain", "second", "--domain", "b.example.com"]
+    fewer = {"models": {"gpt-4o": {"provider": "local"}}, "keys": []}
+    result = attach(tmp_path, *options, own=first, **fewer)
+    made = value(result)
+    where = "static_resources.listeners[1].filter_chains[0].filters[0].typed_config"
+    assert f"note: {where}: Headgate was attached there, too, and is replaced" in result.stderr
+    chains = made["static_resources"]["listeners"][1]["filter_chains"]
+    managers = [one["filters"][0]["typed_config"] for one in chains]
+    hosts = [one["route_config"]["virtual_hosts"][0] for one in managers]
+    assert [one["domains"] for one in hosts] == [[f"{one}.example.com", f"{one}.example.com:*"] for one in "ab"]
+    assert hosts[0]["routes"] == hosts[1]["routes"]
+    assert managers[0]["http_filters"] == managers[1]["http_filters"]
+    assert value(attach(tmp_path, *options, own=made, **fewer)) == made
+    path = tmp_path / "made.yaml"
+    path.write_text(dump(made).replace("/var/log/envoy", str(tmp_path)))
+    found = subprocess.run([str(envoy_binary()), "--mode", "validate", "-c", str(path)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_redacted_keys_are_told(tmp_path: Path) -> None:
+    assert REDACTED in attach(tmp_path, *EDGE, own=own()).stderr
+    for options in (["--with-secrets"], ["--secrets-dir", "/keys"]):
+        assert "redacted" not in attach(tmp_path, *EDGE, *options, own=own()).stderr
+
+
+def _places(one: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+    return [path, *(place for key, each in inner for place in _places(each, (*path, key)))]
+
+
+def _mutated(bootstrap: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    made = copy.deepcopy(bootstrap)
+    holder = made
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = new
+    return made
+
+
+@pytest.fixture(scope="module")
+def attached_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Parts, Any]:
+    folder = tmp_path_factory.mktemp("parts")
+    merged = value(attach(folder, *EDGE, "--domain", "llm.example.com", own=own()))
+    settings, _ = load_settings(folder / "headgate.yaml", {})
+    layout = Layout(folder)
+    made = parts(settings, layout, Secrets({}, "/keys"), ["llm.example.com", "llm.example.com:*"])
+    return made, merged
+
+
+@pytest.mark.parametrize("kind", ["own", "merged"])
+def test_no_bootstrap_however_odd_is_a_traceback(kind: str, attached_parts: tuple[Parts, Any]) -> None:
+    made, merged = attached_parts
+    bootstrap = own() if kind == "own" else merged
+    told: list[str] = []
+    own_places = [path for path in _places(bootstrap) if len(path) < 13 or kind == "own"]
+
+    @hypothesis_settings(max_examples=300, deadline=None, derandomize=True)
+    @given(st.sampled_from(own_places), st.sampled_from([None, "x", 7, True, 1.5, [], {}, [None], ["x"], {"x": None}]))
+    def mutated(path: tuple[Any, ...], new: Any) -> None:
+        odd = _mutated(bootstrap, path, new)
+        try:
+            found = OwnEnvoy.find("own.yaml", odd, listener="edge")
+            found.domains(["llm.example.com"])
+            found.attach(copy.deepcopy(made))
+        except ConfigError as error:
+            told.append(str(error))
+
+    mutated()
+    assert told
+    assert all(len(one.splitlines()) == 1 for one in told)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{static_resources: {listeners: x}}", "static_resources.listeners: is no list"),
+        ("{static_resources: {listeners: [null]}}", "static_resources.listeners[0]: is no object"),
+        ("{static_resources: {listeners: [{filter_chains: [null]}]}}", "filter_chains[0]: is no object"),
+        ("{static_resources: {listeners: [{filterChains: {}}]}}", "listeners[0].filterChains: is no list"),
+        ("{static_resources: {listeners: [{per_connection_buffer_limit_bytes: x}]}}", "limit_bytes: is not a number"),
+        ("{static_resources: &a {listeners: [], clusters: *a}}", "one that holds itself"),
+        ("{static_resources: {listeners: [], x: !!binary aGk=}}", "a value that JSON has not"),
+        ("[" * 3000, "is no YAML"),
+    ],
+)
+def test_odd_bootstraps_are_one_line(text: str, words: str, tmp_path: Path) -> None:
+    result = attach(tmp_path, own=text)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize("command", ["attach", "istio", "envoy-gateway"])
@@ -299,6 +464,62 @@ def test_a_domain_is_answered_with_any_port(tmp_path: Path) -> None:
         "*.b.example.com",
         "a.example.com:*",
     ]
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "http://llm.example.com/",
+        "llm.*.com",
+        "a b",
+        "",
+        "*x",
+        "a..b",
+        "-a.com",
+        "llm.example.com/",
+        "x:y",
+        "**",
+        "ü.de",
+    ],
+)
+def test_what_is_no_domain_is_refused(domain: str, tmp_path: Path) -> None:
+    result = attach(tmp_path, "--domain", domain)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"--domain: {domain!r} is no domain of a virtual host (write a host name" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "domain", ["*", "llm", "LLM.example.com", "*.b.com", "*-b.com", "llm.*", "llm-*", "a_b.c", "a.b:80", "[::1]:80"]
+)
+def test_every_form_of_a_domain_is_taken(domain: str, tmp_path: Path) -> None:
+    assert value(attach(tmp_path, "--domain", domain))["virtual_hosts"][0]["domains"] == [domain]
+
+
+FLEET = ["--extproc", "headgate.svc:9001", "--host"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["istio", *FLEET, "bad host/"], "--host: 'bad host/' is no host name"),
+        (["istio", *FLEET, "*.example.com"], "--host: '*.example.com' is no host name"),
+        (["istio", *FLEET, "llm", "--namespace", "Bad NS"], "--namespace: 'Bad NS' is no name of a namespace"),
+        (["istio", *FLEET, "llm", "--selector", "istio=x,"], "--selector: 'istio=x,' is no label"),
+        (["istio", *FLEET, "llm", "--selector", "istio"], "--selector: 'istio' is no label"),
+        (["istio", *FLEET, "llm", "--selector", "A_/b=x"], "--selector: 'A_/b=x' is no label"),
+        (["istio", *FLEET, "llm", "--service", "http://x"], "--service: 'http://x' is no host name"),
+        (["envoy-gateway", *FLEET, "http://llm"], "--host: 'http://llm' is no host name"),
+        (["envoy-gateway", *FLEET, "llm", "--keys", "A"], "--keys: 'A' is no name of a Kubernetes object"),
+        (["gateway-api", "--host", "", "--gateway-class", "x"], "--host: '' is no host name"),
+        (["gateway-api", "--host", "*.x", "--gateway-class", "X"], "--gateway-class: 'X' is no name"),
+        (["secrets", "--kubernetes", "Bad_Name"], "--kubernetes: 'Bad_Name' is no name of a Kubernetes object"),
+        (["secrets", "--kubernetes", "k", "--namespace", "a.b"], "--namespace: 'a.b' is no name of a namespace"),
+    ],
+)
+def test_names_that_kubernetes_would_refuse_are_refused(options: list[str], words: str, tmp_path: Path) -> None:
+    result = run(tmp_path, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
 
 
 def test_addresses_as_envoy_sees_them(tmp_path: Path) -> None:
