@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -22,6 +23,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 40
+_given: set[int] = set()
+# Below the ports that the kernel takes for clients; each of the test processes side by side has its own.
+_FIRST_PORT = 10_100 + 1_900 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5)
 
 
 def digest(key: str) -> str:
@@ -35,9 +39,15 @@ def key_entry(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses, and that neither the kernel nor another test process will give away meanwhile."""
+    while True:
+        port = random.randrange(_FIRST_PORT, _FIRST_PORT + 1_900)
+        if port in _given:
+            continue
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
 
 
 class Gateway:
