@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from tests.helm.chart import CHART, Json, helm, render
 from tests.helm.cluster.server import Cluster
 from tests.helm.node import Node
 from tests.helm.stand_in import StandIn
-from tests.image.built import let_others_in
 from tests.page import ROOT, Page, run
 from tests.provider_thread import ProviderThread
 from tests.redis_server import RedisServer
@@ -55,14 +53,6 @@ def walk(node: Node, folder: Path, cluster: Cluster | None = None) -> tuple[str,
         assert done.returncode == 0, f"{done.stderr}\n{stand_in.asked}\n{done.stdout[-3000:]}"
         keys = [one.header("authorization") for one in provider.requests]
     return done.stdout, stand_in, keys
-
-
-@pytest.fixture
-def node(rootfs: Path, tmp_path: Path) -> Iterator[Node]:
-    let_others_in(tmp_path)
-    made = Node(rootfs, tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.mark.timeout(SECONDS + 100)

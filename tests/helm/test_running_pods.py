@@ -7,8 +7,6 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +16,11 @@ from headgate.demo import DEMO_KEY
 from tests.gateway import key_entry, post
 from tests.helm.chart import Objects, render
 from tests.helm.node import Node, Pod, Service
-from tests.image.built import let_others_in
 from tests.provider_thread import ProviderThread
 
 PORT = 8080  # of the gateway's Service: one below 1024 is not for everybody
 ROLLED_REQUESTS = 10_000
 pytestmark = pytest.mark.timeout(400)  # the first test builds the image
-
-
-@pytest.fixture
-def node(rootfs: Path, tmp_path: Path) -> Iterator[Node]:
-    let_others_in(tmp_path)
-    made = Node(rootfs, tmp_path)
-    yield made
-    made.close()
 
 
 def values(config: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,6 @@ import pytest
 from tests.helm.cluster.server import Cluster
 from tests.helm.node import Node
 from tests.helm.test_docs_kubernetes import SECONDS, check, walk
-from tests.image.built import let_others_in
-
-
-@pytest.fixture
-def node(rootfs: Path, tmp_path: Path) -> Iterator[Node]:
-    let_others_in(tmp_path)
-    made = Node(rootfs, tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.mark.timeout(SECONDS + 100)
