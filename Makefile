@@ -25,7 +25,7 @@ GRPC_TOOLS := grpcio-tools==1.80.*
 PROTOC := $(VENV)/protoc
 ARGS ?=
 # Tests that run side by side: most of them wait for processes.
-JOBS ?= 3
+JOBS ?= 2
 
 .PHONY: help up test rootfs image-archive faults conformance check format protos fuzz h2spec soak bench bench-memory bench-peers bench-ablate reference chart-readme kube lock clean
 .DEFAULT_GOAL := help

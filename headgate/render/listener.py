@@ -38,6 +38,15 @@ from ratelimit.storage import MEMORY
 
 _BUFFER_HEADROOM = 1 << 20
 METER_OF_CAPTURED = "captured"  # the meter of routes whose answers are kept
+# What an ext_proc filter of ours is sent, unless it asks for more.
+_REQUEST_HEADERS = {
+    "request_header_mode": "SEND",
+    "response_header_mode": "SKIP",
+    "request_body_mode": "NONE",
+    "response_body_mode": "NONE",
+    "request_trailer_mode": "SKIP",
+    "response_trailer_mode": "SKIP",
+}
 
 
 def listener(settings: Settings, *, route_source: Json, certificate_source: Json | None) -> Json:
@@ -191,14 +200,7 @@ def _ext_proc(settings: Settings) -> Json:
         allow_mode_override=True,
         mutation_rules={"allow_all_routing": True, "allow_envoy": True},
         # The body is asked for (mode_override) only once the headers have passed.
-        processing_mode={
-            "request_header_mode": "SEND",
-            "response_header_mode": "SKIP",
-            "request_body_mode": "NONE",
-            "response_body_mode": "NONE",
-            "request_trailer_mode": "SKIP",
-            "response_trailer_mode": "SKIP",
-        },
+        processing_mode=dict(_REQUEST_HEADERS),
         metadata_options={
             "receiving_namespaces": {"untyped": [METADATA, USAGE_METADATA, ORDER_METADATA, CACHE_METADATA]}
         },
@@ -228,14 +230,7 @@ def _replay(settings: Settings) -> Json:
         status_on_error={"code": "ServiceUnavailable"},
         message_timeout=seconds(settings.decision_timeout),
         forward_rules={"allowed_headers": {"patterns": [{"exact": ":method"}]}},
-        processing_mode={
-            "request_header_mode": "SEND",
-            "response_header_mode": "SKIP",
-            "request_body_mode": "NONE",
-            "response_body_mode": "NONE",
-            "request_trailer_mode": "SKIP",
-            "response_trailer_mode": "SKIP",
-        },
+        processing_mode=dict(_REQUEST_HEADERS),
         metadata_options={"forwarding_namespaces": {"untyped": [CACHE_METADATA]}},
     )
 

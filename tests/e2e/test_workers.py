@@ -48,12 +48,12 @@ def all_answer(gateway: Gateway) -> bool:
 
 
 def test_envoy_splits_its_calls_evenly(gateway: Gateway) -> None:
+    # The stream of Envoy's access log goes to one of them, too, and would take a turn while we count.
+    assert post(gateway.listen, chat()).status == 200
+    gateway.wait_for(lambda: gateway.metric("headgate_requests_total") > 0)
     before = decided(gateway)
     assert [post(gateway.listen, chat()).status for _ in range(30)] == [200] * 30
-    shares = [after - one for after, one in zip(decided(gateway), before, strict=True)]
-    assert sum(shares) == 30
-    # A call that a worker did not take in time goes to the next one.
-    assert max(shares) - min(shares) <= 2
+    assert [after - one for after, one in zip(decided(gateway), before, strict=True)] == [10, 10, 10]
 
 
 def test_limits_stay_exact(gateway: Gateway) -> None:
