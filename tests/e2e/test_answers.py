@@ -43,6 +43,7 @@ def configuration(providers: tuple[ProviderThread, ...]) -> dict[str, Any]:
         "models": {
             "row": [{"provider": name, "model": f"m{place}", "priority": place} for place, name in enumerate(names)],
             "one": {"provider": "p0", "model": "m0"},
+            "one name": {"provider": "named", "model": "n"},
             "by name": [{"provider": "nowhere"}, {"provider": "named", "model": "n", "priority": 1}],
             "first byte": {
                 "targets": [
@@ -159,6 +160,11 @@ def test_names_are_looked_up_and_what_has_no_address_is_passed_over(row: Row) ->
     told = [answer.header(f"x-headgate-{name}") for name in ("provider", "model", "attempts")]
     assert (answer.status, told) == (200, ["named", "n", "2"])
     assert str(row.providers[0].requests[0].header("host")).startswith("localhost:")
+
+
+def test_a_name_is_reached_where_only_one_family_of_addresses_answers(row: Row) -> None:
+    """A machine calls itself ::1, too, and nobody listens there."""
+    assert [row.ask("", "one name").status for _ in range(10)] == [200] * 10
 
 
 def test_answers_tell_nothing_when_they_must_not() -> None:

@@ -51,6 +51,13 @@ SHAPES = [
 ]
 
 
+def test_a_line_that_is_too_long_to_be_held_is_counted_and_passed_on(house: House) -> None:
+    answer, line = measured(house, "usage_tokens=4321,usage=overlong,split=5000", stream=True)
+    assert line["tokens"] == 4321
+    assert answer.body.count(b"x" * 300_000) == 1
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)

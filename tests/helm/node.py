@@ -364,7 +364,8 @@ class Service:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(_copy(reader, upstream), _copy(upstream_reader, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # at the end of the service
+            await asyncio.gather(_copy(reader, upstream), _copy(upstream_reader, writer))
 
     def until_ready(self, pods: int = 1) -> None:
         """Wait until so many pods stand behind it."""
@@ -380,9 +381,11 @@ class Service:
         self._thread.join()
 
     def _stop(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.call_soon(self._loop.stop)
+        ended = asyncio.gather(*tasks, return_exceptions=True)
+        ended.add_done_callback(lambda _: self._loop.stop())
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

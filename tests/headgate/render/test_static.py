@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from google.protobuf import json_format
 
 import envoy
+from headgate import render
 from headgate.render.bootstrap import static_bootstrap
 from headgate.render.clusters import PRIVATE_HEADERS
 from headgate.render.layout import METER_FILTER, Layout
@@ -158,6 +160,25 @@ def test_the_order_of_filters() -> None:
         "envoy.filters.http.lua",
         "envoy.filters.http.router",
     ]
+
+
+def test_scripts_search_no_text_from_each_of_its_places() -> None:
+    """A pattern that begins with `.*` and stands anywhere takes the square of a text's length, in Envoy's own thread."""
+    for script in Path(render.__file__).parent.glob("*.lua"):
+        text = script.read_text(encoding="utf-8")
+        patterns = re.findall(r"""(?:match|find|gmatch|gsub)\([^,]+, ['"](.*?)['"]""", text)
+        assert patterns
+        assert not [one for one in patterns if one.startswith((".*", ".-", ".+"))], script.name
+
+
+@pytest.mark.parametrize("family", ["v4_preferred", "v4_only", "v6_only", "auto", "all"])
+def test_names_are_looked_up_as_the_settings_say(family: str) -> None:
+    bootstrap = static(envoy={"dns_lookup_family": family})
+    found = {one["name"]: one.get("dns_lookup_family") for one in bootstrap["static_resources"]["clusters"]}
+    looked_up = [one for one in bootstrap["static_resources"]["clusters"] if one["type"] == "STRICT_DNS"]
+    assert looked_up
+    assert {one["dns_lookup_family"] for one in looked_up} == {family.upper()}
+    assert set(found.values()) <= {None, family.upper()}
 
 
 def test_only_a_cache_costs_anything() -> None:
