@@ -70,7 +70,8 @@ class Workers:
         answered = [time.monotonic() for _ in self._children]
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _WATCH_SECONDS)
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await self._stopping.wait()
                 return
             for number, answers in enumerate(await self._reports.answers()):
                 if answers or self._children[number].pid is None:

@@ -22,4 +22,5 @@ async def until_over(works: Callable[[], bool], over: asyncio.Event, grace: floa
         if now >= end or now - worked >= LAST_WORDS_SECONDS:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), min(_LOOK_SECONDS, end - now))
+            async with asyncio.timeout(min(_LOOK_SECONDS, end - now)):
+                await over.wait()

@@ -78,7 +78,8 @@ class Child:
                 backoff = _BACKOFF_FIRST
             _log.error("child_died", child=self.name, status=code, restart_in_seconds=backoff)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_asked.wait(), backoff)
+                async with asyncio.timeout(backoff):
+                    await self._stop_asked.wait()
                 return
             backoff = min(backoff * 2, _BACKOFF_MOST)
             self.restarts += 1
@@ -99,7 +100,8 @@ class Child:
         self.signal(signal.SIGTERM)
         if self._process is not None:
             try:
-                await asyncio.wait_for(self._process.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await self._process.wait()
             except TimeoutError:
                 _log.warning("child_killed", child=self.name, after_seconds=grace)
                 self.signal(signal.SIGKILL)

@@ -29,7 +29,8 @@ async def drain(
     deadline = time.monotonic() + timeout
     await admin.post("/healthcheck/fail")
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(hurry.wait(), min(delay, timeout))
+        async with asyncio.timeout(min(delay, timeout)):
+            await hurry.wait()
     await admin.post("/drain_listeners?graceful")
     told = False
     while True:

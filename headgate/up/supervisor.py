@@ -179,7 +179,8 @@ class Supervisor:
         """Until the Envoy that somebody else starts is there, however long that takes."""
         while not await self._envoy_ready():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _POLL_SECONDS)
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._stopping.wait()
                 raise StartError("interrupted while starting")
 
     async def _until(self, name: str, child: Child, check: Callable[[], asyncio.Future[bool] | object]) -> None:
@@ -253,7 +254,8 @@ class Supervisor:
         """Providers' keys that stand in files of their own (`${file:…}`) may be replaced at any time."""
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _KEYS_SECONDS)
+                async with asyncio.timeout(_KEYS_SECONDS):
+                    await self._stopping.wait()
             try:
                 keys = credentials(self._configuration.settings, self._configuration.file)
             except ConfigError:

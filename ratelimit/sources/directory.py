@@ -179,7 +179,8 @@ class DirectorySource:
                         seen = stamp
                         await self._load(found, take, refuse)
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), self._check_every)
+                        async with asyncio.timeout(self._check_every):
+                            await self._changed.wait()
 
     def _look(self) -> tuple[list[_Found] | ConfigError, object]:
         try:

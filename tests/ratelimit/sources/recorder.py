@@ -50,4 +50,5 @@ async def running(source: Source) -> AsyncIterator[Recorder]:
     finally:
         assert not task.done()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await asyncio.gather(task, return_exceptions=True)

@@ -144,6 +144,17 @@ async def test_changes_are_seen(own: Directory) -> None:
         assert source.nothing()
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_while_a_change_is_being_noticed(own: Directory, turns: int) -> None:
+    source = DirectorySource(own, check_every=60)
+    async with running(source) as taken:
+        await taken.rules()
+        await asyncio.sleep(0.05)
+        source.reload()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+
 async def test_a_configmap_is_swapped(tmp_path: Path) -> None:
     """As the kubelet does it: a folder per version, `..data` links to one, every file links through `..data`."""
 
