@@ -20,6 +20,7 @@ import pytest
 
 from headgate.fake_provider.behaviour import Behaviour
 from tests.e2e.caching import KEYS, Caching, question, said
+from tests.e2e.test_cache_admin import purge
 from tests.gateway import Answer, Gateway
 from tests.provider_thread import ProviderThread
 from tests.redis_server import RedisServer
@@ -342,3 +343,26 @@ def test_the_first_one_takes_a_restart(vector_server: RedisServer) -> None:
             answer = Caching(gateway, provider).ask(f"About {new_topic()}")
             assert said(answer) == ("miss", None)
             assert len(vectors.requests) == 0
+
+
+def test_what_one_worker_keeps_every_worker_finds(vector_server: RedisServer) -> None:
+    with (
+        ProviderThread() as provider,
+        ProviderThread("vectors", Behaviour.parse("embedding=words")) as vectors,
+        Gateway({**config(provider, vectors, vector_server.url), "workers": 2}, {"VECTOR_KEY": VECTOR_KEY}) as gateway,
+    ):
+        house, topic = House(Caching(gateway, provider), vectors), new_topic()
+        first = house.keep(f"How do I reset the password of {topic}")
+        asked = [f"How do I reset my password of {topic}{'?' * marks}" for marks in range(1, 9)]
+
+        def decided() -> list[float]:
+            return [gateway.metric("headgate_worker_decisions_total", worker=str(number)) for number in range(2)]
+
+        before = decided()
+        answers = [house.caching.ask(text) for text in asked]
+        assert [said(answer) for answer in answers] == [("semantic", None)] * len(asked)
+        assert {answer.body for answer in answers} == {first.body}
+        assert len(provider.requests) == 1
+        gateway.wait_for(lambda: all(now > then for now, then in zip(decided(), before, strict=True)))
+        assert purge(house.caching, b'{"model":"cached"}')[0] == 200
+        assert [said(house.caching.ask(text, control="only-if-cached")) for text in asked[:4]] == [("miss", None)] * 4
