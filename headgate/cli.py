@@ -21,7 +21,7 @@ from headgate import __version__
 from headgate.app import Only, Sidecar
 from headgate.app import serve as serve_sidecar
 from headgate.cache_cli import cache_app
-from headgate.demo import DEMO_KEY, curl_line, free_port, write_demo
+from headgate.demo import DEMO_KEY, curl_line, free_port, until_listening, write_demo
 from headgate.envoy_cli import drain, envoy, render_files
 from headgate.import_cli import import_app
 from headgate.ratelimit_cli import ratelimit_app
@@ -127,6 +127,8 @@ async def _up(configuration: Configuration, fake_port: int) -> None:
         _step(f"starting the fake provider on port {fake_port}")
         await fake.start()
     try:
+        if fake is not None:
+            await until_listening(fake_port)
         supervisor = Supervisor(configuration, _step)
         await supervisor.run(lambda: _ready(configuration.settings, demo=fake is not None))
     finally:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 from pathlib import Path
 
+from sidecar.errors import HeadgateError
+
 DEMO_KEY = "sk-headgate-demo"
+_PATIENCE = 30.0  # seconds
 
 _CONFIG = """\
 # DEMONSTRATION ONLY: a fake provider that makes up its answers, and a key that everybody knows.
@@ -36,6 +40,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def until_listening(port: int) -> None:
+    """Wait until somebody listens on a port of this machine. Raises `HeadgateError` when nobody does in time."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    return
+    except TimeoutError:
+        raise HeadgateError(f"the fake provider does not listen on port {port}: see what it says above") from None
 
 
 def write_demo(folder: Path, port: int) -> Path:

@@ -349,7 +349,10 @@ def test_what_one_worker_keeps_every_worker_finds(vector_server: RedisServer) ->
     with (
         ProviderThread() as provider,
         ProviderThread("vectors", Behaviour.parse("embedding=words")) as vectors,
-        Gateway({**config(provider, vectors, vector_server.url), "workers": 2}, {"VECTOR_KEY": VECTOR_KEY}) as gateway,
+        Gateway(
+            {**config(provider, vectors, vector_server.url), "store": vector_server.url, "workers": 2},
+            {"VECTOR_KEY": VECTOR_KEY},
+        ) as gateway,
     ):
         house, topic = House(Caching(gateway, provider), vectors), new_topic()
         first = house.keep(f"How do I reset the password of {topic}")
