@@ -28,23 +28,6 @@ class Asked(NamedTuple):
     read: bool
 
 
-def _read(
-    raw: bytes,
-    fields: Mapping[str, msgspec.Raw] | None,
-    operation: str,
-    tenant: str,
-    model: str,
-    marks: tuple[str, ...],
-    controls: Controls,
-    rules: CacheRules,
-) -> Asked | Reason:
-    found = verdict(operation, raw, fields, controls, rules)
-    if isinstance(found, Bypass):
-        return found.reason
-    key = make_key(rules.scope, tenant, operation, model, found.canonical, marks, controls.salt)
-    return Asked(key, found.canonical, found.read)
-
-
 class _Last(NamedTuple):
     """All that a question is made of, but for what its place says, and the question."""
 
@@ -72,21 +55,27 @@ def asked(
 
     `rules` are those of the model in one policy: another policy has others.
     """
-    size = len(raw)
-    if size > LARGEST_KEPT:
-        return _read(raw, fields, operation, tenant, model, marks, controls, rules)
-    place = (size, raw[-48:], raw[size // 2 : size // 2 + 32], operation, tenant, model)
-    last = LAST.get(place)
-    if (
-        last is not None
-        and last.raw == raw
-        and last.marks == marks
-        and last.rules is rules
-        and (last.controls is controls or last.controls == controls)
-    ):
-        return last.found
-    found = _read(raw, fields, operation, tenant, model, marks, controls, rules)
-    if len(LAST) >= MOST_KEPT:
-        del LAST[next(iter(LAST))]
-    LAST[place] = _Last(raw, marks, controls, rules, found)
+    size, place = len(raw), None
+    if size <= LARGEST_KEPT:
+        place = (size, raw[-48:], raw[size // 2 : size // 2 + 32], operation, tenant, model)
+        last = LAST.get(place)
+        if (
+            last is not None
+            and last.raw == raw
+            and last.marks == marks
+            and last.rules is rules
+            and (last.controls is controls or last.controls == controls)
+        ):
+            return last.found
+    found: Asked | Reason
+    fit = verdict(operation, raw, fields, controls, rules)
+    if isinstance(fit, Bypass):
+        found = fit.reason
+    else:
+        key = make_key(rules.scope, tenant, operation, model, fit.canonical, marks, controls.salt)
+        found = Asked(key, fit.canonical, fit.read)
+    if place is not None:
+        if len(LAST) >= MOST_KEPT:
+            del LAST[next(iter(LAST))]
+        LAST[place] = _Last(raw, marks, controls, rules, found)
     return found
