@@ -7,7 +7,6 @@ decides nothing: it keeps the workers running, serves the admin port for all of 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from headgate.settings import Settings
 from headgate.up.child import ENVOY_DIED, Child
 from headgate.worker_reports import WorkerReports
 from sidecar.errors import HeadgateError
+from sidecar.waiting import set_within
 
 _log = structlog.get_logger("headgate")
 _START_SECONDS = 30.0
@@ -69,9 +69,7 @@ class Workers:
         """Until we are told to stop: a worker that runs and does not answer for long is killed, and so started anew."""
         answered = [time.monotonic() for _ in self._children]
         while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WATCH_SECONDS):
-                    await self._stopping.wait()
+            if await set_within(self._stopping, _WATCH_SECONDS):
                 return
             for number, answers in enumerate(await self._reports.answers()):
                 if answers or self._children[number].pid is None:

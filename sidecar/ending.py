@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
+
+from sidecar.waiting import set_within
 
 LAST_WORDS_SECONDS = 1.5  # Envoy writes its access log once a second
 _LOOK_SECONDS = 0.05
@@ -21,6 +22,4 @@ async def until_over(works: Callable[[], bool], over: asyncio.Event, grace: floa
             worked = now
         if now >= end or now - worked >= LAST_WORDS_SECONDS:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(_LOOK_SECONDS, end - now)):
-                await over.wait()
+        await set_within(over, min(_LOOK_SECONDS, end - now))

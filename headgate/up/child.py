@@ -12,6 +12,8 @@ from typing import Any
 
 import structlog
 
+from sidecar.waiting import set_within
+
 _log = structlog.get_logger("up")
 ENVOY_DIED = signal.SIGURG  # what the sidecar is told; ignored by a process that does not listen yet
 _BACKOFF_FIRST = 0.1
@@ -77,9 +79,7 @@ class Child:
             if time.monotonic() - started > _STEADY_SECONDS:
                 backoff = _BACKOFF_FIRST
             _log.error("child_died", child=self.name, status=code, restart_in_seconds=backoff)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(backoff):
-                    await self._stop_asked.wait()
+            if await set_within(self._stop_asked, backoff):
                 return
             backoff = min(backoff * 2, _BACKOFF_MOST)
             self.restarts += 1

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
 from headgate.envoy_admin import EnvoyAdmin
+from sidecar.waiting import set_within
 
 _POLL_SECONDS = 0.05
 
@@ -28,9 +28,7 @@ async def drain(
     """
     deadline = time.monotonic() + timeout
     await admin.post("/healthcheck/fail")
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(min(delay, timeout)):
-            await hurry.wait()
+    await set_within(hurry, min(delay, timeout))
     await admin.post("/drain_listeners?graceful")
     told = False
     while True:

@@ -10,7 +10,6 @@ All the rest is the same, over the files and the admin socket in the run folder.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
@@ -37,6 +36,7 @@ from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, keep_copy
 from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError, Problem
 from sidecar.reload import changes, fingerprint
+from sidecar.waiting import set_within
 
 _log = structlog.get_logger("up")
 _FOLDER_PREFIX = "headgate-run-"
@@ -178,9 +178,7 @@ class Supervisor:
     async def _until_met(self) -> None:
         """Until the Envoy that somebody else starts is there, however long that takes."""
         while not await self._envoy_ready():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_SECONDS):
-                    await self._stopping.wait()
+            if await set_within(self._stopping, _POLL_SECONDS):
                 raise StartError("interrupted while starting")
 
     async def _until(self, name: str, child: Child, check: Callable[[], asyncio.Future[bool] | object]) -> None:
@@ -253,9 +251,7 @@ class Supervisor:
     async def _watch_keys(self) -> None:
         """Providers' keys that stand in files of their own (`${file:…}`) may be replaced at any time."""
         while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_KEYS_SECONDS):
-                    await self._stopping.wait()
+            await set_within(self._stopping, _KEYS_SECONDS)
             try:
                 keys = credentials(self._configuration.settings, self._configuration.file)
             except ConfigError:

@@ -16,7 +16,6 @@ every domain twice.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +34,7 @@ from ratelimit.settings import RuleFile
 from ratelimit.sources import Refuse, Take
 from ratelimit.sources.loading import loaded
 from sidecar.errors import ConfigError, Problem
+from sidecar.waiting import set_within
 
 _log = structlog.get_logger("rules")
 
@@ -178,9 +178,7 @@ class DirectorySource:
                     if stamp != seen or asked:
                         seen = stamp
                         await self._load(found, take, refuse)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._check_every):
-                            await self._changed.wait()
+                    await set_within(self._changed, self._check_every)
 
     def _look(self) -> tuple[list[_Found] | ConfigError, object]:
         try:
