@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from importlib import metadata
 from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,6 +24,34 @@ def test_the_locks_hold_no_index_address_and_every_hash() -> None:
         assert "--find-links" not in text.replace("--no-emit-find-links", "")
         pinned = [line for line in text.splitlines() if "==" in line and not line.lstrip().startswith("#")]
         assert all(line.rstrip().endswith("\\") for line in pinned)
+
+
+def _plain(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0", "3.14.0"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_holds_what_its_packages_ask_for_on_every_python(lock: str, python: str) -> None:
+    """A lock is written with one Python; pip refuses what another one needs besides (redis before 3.11.3, on Debian 12)."""
+    lines = (ROOT / lock).read_text().splitlines()
+    locked = {_plain(line.split("==")[0]) for line in lines if "==" in line and line[0].isalnum()}
+    environment = {
+        **default_environment(),
+        "python_version": ".".join(python.split(".")[:2]),
+        "python_full_version": python,
+        "extra": "",
+    }
+    packages = [one for one in metadata.distributions() if _plain(one.metadata["Name"]) in locked]
+    asked = [(one.metadata["Name"], Requirement(text)) for one in packages for text in one.requires or ()]
+    missing = [
+        f"{name} asks for {wanted}"
+        for name, wanted in asked
+        if (wanted.marker is None or wanted.marker.evaluate(environment)) and _plain(wanted.name) not in locked
+    ]
+    assert len(packages) > 20
+    assert not missing
 
 
 def test_core_modules_know_no_grpc_no_redis_and_no_clock() -> None:
