@@ -37,12 +37,8 @@ def test_a_lock_holds_what_its_packages_ask_for_on_every_python(lock: str, pytho
     """A lock is written with one Python; pip refuses what another one needs besides (redis before 3.11.3, on Debian 12)."""
     lines = (ROOT / lock).read_text().splitlines()
     locked = {_plain(line.split("==")[0]) for line in lines if "==" in line and line[0].isalnum()}
-    environment = {
-        **default_environment(),
-        "python_version": ".".join(python.split(".")[:2]),
-        "python_full_version": python,
-        "extra": "",
-    }
+    version = {"python_version": ".".join(python.split(".")[:2]), "python_full_version": python}
+    environment: dict[str, str] = {**default_environment(), **version, "extra": ""}  # type: ignore[dict-item]
     packages = [one for one in metadata.distributions() if _plain(one.metadata["Name"]) in locked]
     asked = [(one.metadata["Name"], Requirement(text)) for one in packages for text in one.requires or ()]
     missing = [
