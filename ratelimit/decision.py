@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ratelimit.rules import Descriptor, Entries, Rate, Rule, Settlement
 
 
-class LimitRequest(NamedTuple):
-    """One question: may these descriptors take `hits_addend` hits each (unless they name their own)?"""
+@dataclass(slots=True)
+class LimitRequest:
+    """One question: may these descriptors take `hits_addend` hits each (unless they name their own)?
+
+    Never changed: the same question is often asked again, and then what it meant a moment ago is at hand (`memo`, which
+    is the planner's).
+    """
 
     domain: str
     descriptors: tuple[Descriptor, ...]
     hits_addend: int = 0
+    memo: object = field(default=None, init=False, repr=False, compare=False)
 
 
 class Status(NamedTuple):

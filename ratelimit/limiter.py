@@ -24,6 +24,9 @@ from sidecar.errors import StoreError
 
 __all__ = ["UNLIMITED_REMAINING", "Decision", "Ended", "LimitRequest", "Limiter", "Observer", "Status", "Unobserved"]
 
+_RESERVE = Mode.RESERVE
+_tuple = tuple.__new__  # a named tuple by its short way
+
 
 class Observer(Protocol):
     """Told about decisions. `limit.stat` may hold values of requests: it must bound itself what it keeps of them."""
@@ -201,24 +204,12 @@ class Limiter:
             raise
 
     def _decision(self, plan: Plan, counts: Sequence[Count], now: int, *, stored: bool = True) -> Decision:
-        answers: list[Status] = []
         reservations: list[tuple[str, Settlement]] = []
+        answers = (self._plainly if plan.plain else self._one_by_one)(plan, counts, now, reservations, stored)
         over = False
-        decided = self._observer.decided
-        seen = self._planner.without_held(plan, counts) if plan.leased else counts
-        for limit, hits, place, known, local, _, settles in plan.limits:
-            count = known if place is None else seen[place]
-            answer = status(limit, count, hits, now)
-            answers.append(answer)
+        for answer in answers:
             if answer.over:
                 over = True
-            if count is None or settles:
-                continue
-            decided(limit, hits, count.value, count.over, local)
-            if limit.rule.mode is Mode.RESERVE:
-                reservations.append((_free(limit.rule.label, reservations), Settlement(hits, now)))
-            elif count.over and stored and not local:
-                self._planner.remember(limit, now)
         statuses = tuple(answers) if plan.single else by_descriptor(plan, answers)
         if over and (plan.quota or self._options.quota):
             over = self._over(statuses)
@@ -228,6 +219,42 @@ class Limiter:
             self._observer.overruled()
             over = False
         return Decision(over, statuses, () if over or not stored else tuple(reservations))
+
+    def _plainly(
+        self, plan: Plan, counts: Sequence[Count], now: int, reservations: list[tuple[str, Settlement]], _stored: bool
+    ) -> list[Status]:
+        """As `_one_by_one` would do, of limits about which nothing is special; nearly every decision comes this way."""
+        decided = self._observer.decided
+        answers: list[Status] = []
+        for (limit, hits, _, _, _, _, _, reset), (value, over, _) in zip(plan.limits, counts, strict=True):
+            rule = limit.rule
+            decided(limit, hits, value, over, False)
+            if rule.mode is _RESERVE:
+                reservations.append((_free(rule.label, reservations), Settlement(hits, now)))
+            remaining = rule.rate.amount - value
+            if over and rule.shadow:
+                over, remaining = False, 0
+            answers.append(_tuple(Status, (rule, over, remaining if remaining > 0 else 0, reset, hits)))
+        return answers
+
+    def _one_by_one(
+        self, plan: Plan, counts: Sequence[Count], now: int, reservations: list[tuple[str, Settlement]], stored: bool
+    ) -> list[Status]:
+        """The verdict of every limit; what was reserved is added to `reservations`."""
+        decided = self._observer.decided
+        answers: list[Status] = []
+        seen = self._planner.without_held(plan, counts) if plan.leased else counts
+        for limit, hits, place, known, local, _, settles, _ in plan.limits:
+            count = known if place is None else seen[place]
+            answers.append(status(limit, count, hits, now))
+            if count is None or settles:
+                continue
+            decided(limit, hits, count.value, count.over, local)
+            if limit.rule.mode is _RESERVE:
+                reservations.append((_free(limit.rule.label, reservations), Settlement(hits, now)))
+            elif count.over and stored and not local:
+                self._planner.remember(limit, now)
+        return answers
 
     def _over(self, answers: Sequence[Status]) -> bool:
         """Whether the call is denied: by any rule that is no quota, or by every quota together."""

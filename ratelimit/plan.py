@@ -24,6 +24,7 @@ class Planned(NamedTuple):
 
     `known` is then the answer, of the local cache (`local`) or of a lease; an unlimited rule needs none. `leased`: the
     operation may ask for more than `hits`, to be given out later. `settles`: it corrects what was counted before.
+    `reset` is in how many seconds a plain rule's window ends.
     """
 
     limit: Limit
@@ -33,20 +34,28 @@ class Planned(NamedTuple):
     local: bool = False
     leased: bool = False
     settles: bool = False
+    reset: int = 0
 
 
 class Plan:
     """A request's limits and what the store is asked.
 
     `widths` says how many limits each descriptor has, `hits` what each asks for; `single` that each has just one.
+    It is true of one rule set and one second.
     """
 
-    single = True
-    quota = False  # some limit is a quota
-    cached = False  # the local cache knew of a limit that is over, and that denies
-    leased = False  # some limit has leases
+    __slots__ = ("cached", "hits", "leased", "limits", "operations", "plain", "planner", "quota", "rules", "second",
+                 "single", "widths")  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, planner: Planner, rules: RuleSet, second: int) -> None:
+        self.planner = planner
+        self.rules = rules
+        self.second = second
+        self.single = True
+        self.plain = True  # every limit is asked of the store, and nothing about it is special (`Rule.plain`)
+        self.quota = False  # some limit is a quota
+        self.cached = False  # the local cache knew of a limit that is over, and that denies
+        self.leased = False  # some limit has leases
         self.limits: list[Planned] = []
         self.operations: list[Operation] = []
         self.widths: list[int] = []
@@ -67,11 +76,23 @@ class Planner:
         self.leases = Leases()
 
     def plan(self, rules: RuleSet, request: LimitRequest, now: int) -> Plan:
-        """What the store is asked about `request` at `now` (unix seconds)."""
-        plan = Plan()
+        """What the store is asked about `request` at `now` (unix seconds).
+
+        A plan that is plain is the same for the rest of the second, and nobody changes it: it is kept with the request.
+        """
+        known = request.memo
+        if isinstance(known, Plan) and known.second == now and known.rules is rules and known.planner is self:
+            return known
+        plan = self._plan(rules, request, now)
+        if plan.plain and not self._jitter:
+            request.memo = plan
+        return plan
+
+    def _plan(self, rules: RuleSet, request: LimitRequest, now: int) -> Plan:
+        plan = Plan(self, rules, now)
         replaced = _replaced(rules, request) if rules.replacing else None
-        domain, descriptors, addend = request
-        for descriptor in descriptors:
+        domain, addend = request.domain, request.hits_addend
+        for descriptor in request.descriptors:
             hits = descriptor.hits
             if hits is None:
                 hits = addend or 1
@@ -92,7 +113,9 @@ class Planner:
             for limit in limits:
                 if limit.plain and match.settlement is None and hits >= 0 and self.local is None:
                     self._plain(plan, limit, hits, now)
-                elif limit.rule.unlimited:
+                    continue
+                plan.plain = False
+                if limit.rule.unlimited:
                     plan.limits.append(Planned(limit, hits, None))
                 elif match.settlement is not None:
                     reserved = believed(limit.rule, match.settlement, now)
@@ -111,7 +134,8 @@ class Planner:
         rule = limit.rule
         key, end = limit.window(now)
         rate = rule.rate
-        ttl = end - now + TTL_SLACK
+        reset = end - now
+        ttl = reset + TTL_SLACK
         if self._prefix:
             key = self._prefix + key
         if self._jitter:
@@ -119,7 +143,7 @@ class Planner:
         action = self._action(rule)
         plan.quota = plan.quota or rule.quota
         # By position, without the names: this is done for every descriptor of every request.
-        plan.limits.append(_tuple(Planned, (limit, hits, len(plan.operations), None, False, False, False)))
+        plan.limits.append(_tuple(Planned, (limit, hits, len(plan.operations), None, False, False, False, reset)))
         plan.operations.append(_tuple(Operation, (key, action, hits, rate.amount, ttl, None, now, rate.seconds == 1)))
 
     def _correct(self, plan: Plan, limit: Limit, hits: int, operation: Operation) -> None:

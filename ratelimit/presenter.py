@@ -24,9 +24,12 @@ class Presenter(Protocol):
         """How the client sees `decision`."""
 
 
+NOTHING = Presentation()
+
+
 def plain(_decision: Decision) -> Presentation:
     """Nothing besides the status, as envoyproxy/ratelimit does."""
-    return Presentation()
+    return NOTHING
 
 
 class Headers:
@@ -50,7 +53,7 @@ class Headers:
             if denies or nearer:
                 shown = status
         if shown is None or shown.rate is None:
-            return Presentation()
+            return NOTHING
         values = (shown.rate.amount, 0 if shown.over else shown.remaining, shown.reset_seconds)
         return Presentation(tuple((name, str(value)) for name, value in zip(self._names, values, strict=True)))
 

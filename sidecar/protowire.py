@@ -41,6 +41,8 @@ def varint(value: int) -> bytes:
     """An unsigned integer, below 2^64."""
     if value < 1 << 14:
         return _SMALL[value]
+    if value < 1 << 28:
+        return _MORE[value & 0x3FFF] + _SMALL[value >> 14]
     return _MORE[value & 0x3FFF] + varint(value >> 14)
 
 

@@ -37,15 +37,15 @@ class Call:
         "_assembler",
         "_connection",
         "_held",
-        "_missing",
         "_opened",
         "_outbox",
-        "_request",
         "_task",
         "_timer",
         "_trailers",
         "ended",
         "finished",
+        "missing",
+        "request",
         "send_window",
         "stream",
         "unacked",
@@ -56,12 +56,12 @@ class Call:
     def __init__(self, connection: Connection, stream: int, request: Request) -> None:
         self._connection = connection
         self.stream = stream
-        self._request = request
+        self.request = request
         self.send_window = connection.peer_window
         self.unacked = 0  # received and not yet given back to the peer's window
         self.ended = False  # the peer has half-closed
         self.finished = False  # nothing more will be handled; what waits for a window is still sent
-        self._missing = request.length  # bytes of the announced content that have not come yet
+        self.missing = request.length  # bytes of the announced content that have not come yet
         self._assembler: Assembler | None = None
         self._held = 0  # bytes that are kept for the handler, counted in the connection's `buffered`
         self._opened = False  # our HEADERS are sent
@@ -79,22 +79,22 @@ class Call:
     def receive(self, data: bytes, start: int, end: int) -> None:
         """Bytes of messages, cut anywhere. Raises `StreamFault` for more than was announced."""
         size = end - start
-        if not self._assembler and self._missing is None and size >= wire.MESSAGE_HEAD_SIZE and not self.finished:
+        if not self._assembler and self.missing is None and size >= wire.MESSAGE_HEAD_SIZE and not self.finished:
             # Nearly always: exactly one message, uncompressed.
             compressed, length = wire.read_message_head(data, start)
             whole = length == size - wire.MESSAGE_HEAD_SIZE and length <= self._connection.limits.max_message
             if whole and not compressed:
                 self.message(data[start + wire.MESSAGE_HEAD_SIZE : end])
                 return
-        if self._missing is not None:
-            self._missing -= size
-            if self._missing < 0:
+        if self.missing is not None:
+            self.missing -= size
+            if self.missing < 0:
                 raise StreamFault(self.stream, ErrorCode.PROTOCOL_ERROR, "more content than its length (8.1.1)")
-        if self.finished or self._request.method is None:
+        if self.finished or self.request.method is None:
             return
         limits = self._connection.limits
         if self._assembler is None:
-            self._assembler = Assembler(self._request.encoding, limits.max_message)
+            self._assembler = Assembler(self.request.encoding, limits.max_message)
         before = len(self._assembler)
         try:
             for payload in self._assembler.add(data[start:end]):
@@ -111,7 +111,7 @@ class Call:
 
     def half_closed(self) -> None:
         """The peer has ended its side: no byte follows. Raises `StreamFault` for less than was announced."""
-        if self._missing:
+        if self.missing:
             raise StreamFault(self.stream, ErrorCode.PROTOCOL_ERROR, "less content than its length (8.1.1)")
         if self.finished:
             return
@@ -122,8 +122,8 @@ class Call:
 
     def complete(self) -> None:
         """Every message has arrived."""
-        if self._request.http_status:
-            self._answer_plain(self._request.http_status)
+        if self.request.http_status:
+            self._answer_plain(self.request.http_status)
 
     def _over(self) -> bool:
         """Whether the call has finished in the meantime."""
@@ -258,7 +258,7 @@ class Call:
         if isinstance(error, RpcError):
             self.end_with(error.code, error.message)
         else:
-            _log.error("handler_failed", method=self._request.context.path, exc_info=error)
+            _log.error("handler_failed", method=self.request.context.path, exc_info=error)
             self.end_with(StatusCode.INTERNAL, "internal error")
 
     def end_with(self, code: StatusCode, text: str) -> None:
@@ -293,16 +293,20 @@ class Call:
             self._connection.buffered -= self._held
             self._held = 0
         self._assembler = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.disarm()
         if self._task is not None:
             task, self._task = self._task, None
             task.cancel()
 
+    def disarm(self) -> None:
+        """No deadline any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def watch_deadline(self) -> None:
         """End the call when its `grpc-timeout` has passed."""
-        if self._request.timeout is not None and self._timer is None:
+        if self.request.timeout is not None and self._timer is None:
             self._timer = self._connection.loop.call_later(
-                self._request.timeout, self.end_with, StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
+                self.request.timeout, self.end_with, StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
             )

@@ -15,20 +15,17 @@ from collections.abc import Callable
 from typing import cast
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from sidecar import peername
-from sidecar.errors import StatusCode
 from sidecar.native import control, flow, opening, wire
 from sidecar.native.call import Call
 from sidecar.native.errors import ConnectionFault, ErrorCode, StreamFault
 from sidecar.native.floods import Floods
-from sidecar.native.headers import HeaderBlocks, Methods, Request
+from sidecar.native.headers import HeaderBlocks, Methods
 from sidecar.native.lifetime import Lifetime
 from sidecar.native.limits import Limits, Recent
 from sidecar.native.streaming import StreamCall
-from sidecar.native.unary import UnaryCall
-from sidecar.rpc import REPLIES, UnaryMethod
+from sidecar.native.unary import UnaryCall, whole
 
 _log = structlog.get_logger("grpc")
 
@@ -57,10 +54,8 @@ class Connection(asyncio.Protocol):
         "_flush_comes",
         "_on_lost",
         "_on_made",
-        "_out",
         "_preface_seen",
         "_unread",
-        "_whole_limit",
         "block",
         "blocked",
         "blocks",
@@ -75,12 +70,14 @@ class Connection(asyncio.Protocol):
         "limits",
         "loop",
         "max_streams",
+        "out",
         "paused",
         "peer_window",
         "reserve",
         "send_window",
         "transport",
         "unacked",
+        "whole_limit",
     )
 
     def __init__(
@@ -102,7 +99,7 @@ class Connection(asyncio.Protocol):
         self.blocks = HeaderBlocks(limits, methods)
         self.block: opening.Block | None = None  # a header block whose end has not come
         # writing
-        self._out: list[bytes] = []
+        self.out: list[bytes] = []
         self._flush_comes = False
         self.paused = False  # the transport holds enough
         # calls
@@ -111,7 +108,7 @@ class Connection(asyncio.Protocol):
         self.last_stream = 0
         self.ended_first = Recent(1_024)  # calls that we ended before the peer did: frames under way are ignored
         self.buffered = 0  # bytes that calls keep for their handlers
-        self._whole_limit = min(limits.stream_window, limits.max_message + wire.MESSAGE_HEAD_SIZE, wire.MAX_FRAME)
+        self.whole_limit = min(limits.stream_window, limits.max_message + wire.MESSAGE_HEAD_SIZE, wire.MAX_FRAME)
         # flow control (`flow`)
         self.unacked = 0
         self.half_window = limits.connection_window >> 1
@@ -234,14 +231,15 @@ class Connection(asyncio.Protocol):
                                         and kind == 0
                                         and flags == 1
                                         and end <= size
-                                        and message + 5 == length <= self._whole_limit
+                                        and message + 5 == length <= self.whole_limit
                                         and not compressed
                                         and not high
+                                        and (request.length is None or request.length == length)
                                     ):
                                         # The next frame is DATA with END_STREAM and exactly one message.
                                         payload = data[position + 14 : end]
                                         position = end
-                                        self._whole(stream, request, unary, payload)
+                                        whole(self, stream, request, unary, payload)
                                         continue
                                 calls[stream] = call = UnaryCall(self, stream, request, unary)
                                 call.start()
@@ -271,42 +269,17 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame within a header block (6.2)")
         _RARE.get(kind, control.unknown)(self, flags, stream, payload)
 
-    def _whole(self, stream: int, request: Request, method: UnaryMethod, payload: bytes) -> None:
-        """A unary call in one piece, answered in one piece when its handler does not wait."""
-        self.unacked += len(payload) + 5
-        if self.unacked >= self.half_window:
-            flow.settle(self)
-        try:
-            message = method.request.FromString(payload)
-        except DecodeError:
-            self._whole_call(stream, request, method).end_with(
-                StatusCode.INVALID_ARGUMENT, "the message cannot be parsed"
-            )
-            return
-        try:
-            reply = method.handle(message, request.context)
-            if isinstance(reply, REPLIES):
-                answer = reply.SerializeToString()
-                size = len(answer) + 5
-                if size <= self.send_window and size <= self.peer_window and size <= 16_384 and not self.blocked:
-                    self.send_window -= size
-                    self.floods.ended_well += 1
-                    self._out.append(wire.whole_reply(stream, answer))
-                    return
-        except Exception as error:
-            self._whole_call(stream, request, method).fail(error)
-            return
-        self._whole_call(stream, request, method).answer(reply)
-
-    def _whole_call(self, stream: int, request: Request, method: UnaryMethod) -> UnaryCall:
-        """A call that came in one piece and turned out to need a life of its own."""
-        call = UnaryCall(self, stream, request, method)
-        call.ended = True
-        self.calls[stream] = call
-        return call
-
     def data(self, call: Call, data: bytes, start: int, end: int, length: int, end_stream: int) -> None:
         """DATA on an open stream (6.1): `data[start:end]`, in a frame of `length` bytes."""
+        if end_stream and call.__class__ is UnaryCall and call.untouched:
+            size = end - start
+            if size == length and size >= 5 and (call.missing is None or call.missing == size):
+                compressed, message = wire.read_message_head(data, start)
+                if message + 5 == size <= self.whole_limit and not compressed:
+                    del self.calls[call.stream]
+                    call.disarm()
+                    whole(self, call.stream, call.request, call.method, data[start + 5 : end], call)
+                    return
         self.unacked += length
         if self.unacked >= self.half_window:
             flow.settle(self)
@@ -355,7 +328,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send `data` with everything else of this turn."""
-        self._out.append(data)
+        self.out.append(data)
         if not self._flush_comes:
             self._flush_comes = True
             self.loop.call_soon(self._planned_flush)
@@ -365,7 +338,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        out, transport = self._out, self.transport
+        out, transport = self.out, self.transport
         if transport is None or transport.is_closing():
             out.clear()
             return

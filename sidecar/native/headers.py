@@ -157,12 +157,12 @@ def _grpc_request(pseudo: Mapping[bytes, bytes], metadata: dict[str, str], metho
         return Request(context, length=length, http_status=b"415")
     encoding = metadata.get("grpc-encoding", "identity")
     method = methods.get(context.path)
-    plain = length is None and encoding in ENCODINGS
+    known = encoding in ENCODINGS
     return Request(
         context,
         method,
-        unary=method if plain and isinstance(method, UnaryMethod) else None,
-        streaming=method if plain and isinstance(method, StreamMethod) else None,
+        unary=method if known and isinstance(method, UnaryMethod) else None,
+        streaming=method if known and length is None and isinstance(method, StreamMethod) else None,
         encoding=encoding,
         timeout=_timeout(metadata.get("grpc-timeout")),
         length=length,

@@ -44,10 +44,10 @@ class StreamCall(Call):
         return self._method.lasting
 
     def start(self) -> None:
-        if self._request.timeout is not None:
+        if self.request.timeout is not None:
             self.watch_deadline()
         try:
-            self._handler = self._method.open(self._request.context)
+            self._handler = self._method.open(self.request.context)
         except Exception as error:
             self.fail(error)
 
@@ -180,4 +180,4 @@ class StreamCall(Call):
             try:
                 handler.on_close()
             except Exception as error:
-                _log.error("handler_failed", method=self._request.context.path, exc_info=error)
+                _log.error("handler_failed", method=self.request.context.path, exc_info=error)

@@ -296,7 +296,7 @@ async def test_cached_blocks_never_survive_a_change_of_the_table() -> None:
         peer.send(peer.headers(number, "/t.T/Stream", x_number=str(number)))
         peer.send(peer.headers(number + 100, "/t.T/Stream", x_number=str(number)) if number == 59 else b"")
         call = peer.connection.calls[number]
-        assert call._request.context.metadata["x-number"] == str(number)
+        assert call.request.context.metadata["x-number"] == str(number)
 
 
 async def test_compressed_messages() -> None:

@@ -216,6 +216,101 @@ async def test_calls_as_ext_proc_makes_them() -> None:
     assert peer.seen.opened == peer.seen.closed
 
 
+# The two ways in which a unary call in one frame comes: its DATA behind its HEADERS, or after those of another call.
+ARRIVALS = pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+
+
+def arrived(peer: Peer, apart: bool, text: str, **extra: str) -> bytes:
+    """Stream 5 with a message; apart, the HEADERS of stream 7 (which is reset at the end) stand in between."""
+    head, data = peer.headers(5, UNARY, end=False, **extra), peer.message(5, text, end=True)
+    return head + peer.headers(7, UNARY, end=False, **extra) + data + wire.rst_stream(7, 8) if apart else head + data
+
+
+@ARRIVALS
+async def test_an_announced_length_that_is_true(apart: bool) -> None:
+    peer = warm(content_length="9")
+    peer.send(arrived(peer, apart, "hi", content_length="9"))
+    assert echoed(peer.frames()) == ["hi"]
+    assert not peer.connection.calls
+
+
+@ARRIVALS
+@pytest.mark.parametrize("length", ["8", "10"])
+async def test_an_announced_length_that_is_not_true(length: str, apart: bool) -> None:
+    """Section 8.1.1."""
+    peer = warm(content_length=length)
+    peer.send(arrived(peer, apart, "hi", content_length=length))
+    assert (5, ErrorCode.PROTOCOL_ERROR) in resets(peer.frames())
+    assert peer.seen.messages == []
+
+
+@ARRIVALS
+@pytest.mark.parametrize("text", ["crash", "wait", "big"])
+async def test_what_is_not_answered_in_one_piece(text: str, apart: bool) -> None:
+    peer = warm()
+    peer.send(arrived(peer, apart, text))
+    assert peer.seen.messages == [text]
+    if text == "crash":
+        assert status(peer) == "13"
+    elif text == "wait":
+        assert list(peer.connection.calls) == [5]
+        peer.seen.gate.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert echoed(peer.frames()) == ["waited"]
+    else:
+        peer.send(wire.settings({wire.INITIAL_WINDOW_SIZE: 1_000_000}) + wire.window_update(0, 1_000_000))
+        assert sum(len(frame.payload) for frame in peer.frames() if frame.kind == wire.DATA) == 200_000 + 4 + 5
+    assert not peer.connection.calls
+
+
+@ARRIVALS
+async def test_a_call_that_was_answered_has_no_deadline(apart: bool) -> None:
+    peer = warm(grpc_timeout="20m")
+    peer.send(arrived(peer, apart, "hi", grpc_timeout="20m"))
+    assert echoed(peer.frames()) == ["hi"]
+    await asyncio.sleep(0.05)
+    assert peer.frames() == []
+
+
+@ARRIVALS
+async def test_a_deadline_while_a_handler_waits_for_either(apart: bool) -> None:
+    peer = warm(grpc_timeout="20m")
+    peer.send(arrived(peer, apart, "wait", grpc_timeout="20m"))
+    await asyncio.sleep(0.05)
+    assert status(peer) == "4"
+    assert not peer.connection.calls
+
+
+@ARRIVALS
+async def test_no_message_in_the_frame(apart: bool) -> None:
+    peer = warm()
+    head, data = peer.headers(5), wire.frame(wire.DATA, wire.END_STREAM, 5, b"\0\0\0\0\2\xff\xff")
+    peer.send(head + peer.headers(7) + data + wire.rst_stream(7, 8) if apart else head + data)
+    assert status(peer) == "3"
+    assert not peer.connection.calls
+
+
+async def test_the_end_of_a_message_that_looks_like_one() -> None:
+    peer = warm()
+    text = "a\0\0\0\0\3\n\1b"
+    whole = peer.message(5, text, end=True)[9:]
+    first, second = whole[:8], whole[8:]
+    assert second == b"\0\0\0\0\3\n\1b"
+    peer.send(peer.headers(5) + wire.frame(wire.DATA, 0, 5, first))
+    peer.send(wire.frame(wire.DATA, wire.END_STREAM, 5, second))
+    assert echoed(peer.frames()) == [text]
+
+
+async def test_padding_counts_and_is_no_message() -> None:
+    peer = warm()
+    before = peer.connection.unacked
+    padded = wire.frame(wire.DATA, wire.END_STREAM | wire.PADDED, 5, b"\3" + peer.message(5, "hi")[9:] + b"\0\0\0")
+    peer.send(peer.headers(5) + padded)
+    assert echoed(peer.frames()) == ["hi"]
+    assert peer.connection.unacked - before == 9 + 4
+
+
 class _Cancelled:
     """A handler that is cancelled from within, and one whose replies go on after their call."""
 
