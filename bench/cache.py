@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.arms import spawn_redis
+from bench.arms import BareEnvoy, spawn_redis
 from bench.cpu import Account, python_us
 from bench.gateway import Running, base, chat_request, spawn_provider
 from bench.loadgen import Target, closed, paced
@@ -25,6 +25,7 @@ _RATE = 200.0
 _CHUNKS, _CHUNK_MS = 200, 5
 _STREAMS = 20
 _QUESTIONS = 2_000  # more than what a process remembers of earlier ones
+_MOST_MISSES = 5_000  # a second
 _COLUMNS = ("what", "seen", "figure", "reached")
 
 
@@ -44,6 +45,17 @@ class _Gateway:
         }
         running = Running(self.processes, {**config, "cache": {"store": store}})
         self.port, self.roles = running.port, running.roles
+        self._bare = BareEnvoy()
+        self._bare.start(upstream, FLOATING)
+
+    def stop(self) -> None:
+        """End everything."""
+        self._bare.stop()
+        self.processes.stop()
+
+    def bare_target(self) -> Target:
+        """The plain model's requests to an Envoy with a router and nothing else, before the same provider."""
+        return Target("127.0.0.1", self._bare.port, (self._request("good", 0, 0, False),), 0)
 
     def target(self, model: str, *, bodies: int = 1, first: int = 0, size: int = 0, stream: bool = False) -> Target:
         """Requests for `model`, `bodies` different ones from number `first` on; `size` pads the answer."""
@@ -69,12 +81,12 @@ def main(options: Options, folder: Path, console: Console) -> bool:
     try:
         rows = asyncio.run(_rows(gateway, options))
     finally:
-        gateway.processes.stop()
+        gateway.stop()
     gateway = _Gateway(redis=True)
     try:
         rows.append(asyncio.run(_large(gateway, options)))
     finally:
-        gateway.processes.stop()
+        gateway.stop()
     notes = [
         f"Medians (lowest-highest) of {options.rounds} rounds of {options.seconds:g} s. CPU: user and system, all "
         "threads, per request. Answers of 2 KB unless said otherwise; a key with limits on requests and tokens.",
@@ -93,12 +105,16 @@ async def _rows(gateway: _Gateway, options: Options) -> list[tuple[str, ...]]:
     envoy: list[float] = []
     many_python: list[float] = []
     misses: dict[str, tuple[list[float], list[float]]] = {"cached": ([], []), "plain": ([], [])}
+    full: dict[str, list[float]] = {"cached": [], "plain": []}
+    bare: list[float] = []
     asked = _QUESTIONS
     several = gateway.target("cached", bodies=_QUESTIONS, first=1)
     await closed(several, connections=_CONNECTIONS, seconds=30, count=_QUESTIONS)
     for _ in range(options.rounds):
         slow = await paced(hit, rate=_RATE, connections=32, seconds=options.seconds)
         p50.append(statistics.median(slow.latencies) * 1e3)
+        slow = await paced(gateway.bare_target(), rate=_RATE, connections=32, seconds=options.seconds)
+        bare.append(statistics.median(slow.latencies) * 1e3)
         account = Account(gateway.roles)
         load = await closed(hit, connections=_CONNECTIONS, seconds=options.seconds)
         used = account.us_per(load.done)
@@ -118,12 +134,26 @@ async def _rows(gateway: _Gateway, options: Options) -> list[tuple[str, ...]]:
             used = account.us_per(slow.done)
             found.append(python_us(used))
             by_envoy.append(envoy_us(used))
+            many = int(_MOST_MISSES * options.seconds)
+            fresh = gateway.target(model, bodies=many, first=1 + asked)
+            asked += many
+            account = Account(gateway.roles)
+            load = await closed(fresh, connections=_CONNECTIONS, seconds=options.seconds, count=many)
+            await asyncio.sleep(1.2)
+            full[model].append(python_us(account.us_per(load.done)))
     per_core = [1e6 / one for one in python]
     (kept, kept_envoy), (plain, plain_envoy) = misses.values()
     more = [own - alone for own, alone in zip(kept, plain, strict=True)]
     more_envoy = [own - alone for own, alone in zip(kept_envoy, plain_envoy, strict=True)]
+    more_full = [own - alone for own, alone in zip(full["cached"], full["plain"], strict=True)]
+    added = [own - alone for own, alone in zip(p50, bare, strict=True)]
     rows: list[tuple[str, ...]] = [
-        (f"a hit at {_RATE:g}/s, p50", f"{Spread.of(p50):.2f} ms", "1 ms", _yes(statistics.median(p50) < 1)),
+        (
+            f"a hit at {_RATE:g}/s, p50, over a bare Envoy that asks the provider",
+            f"{Spread.of(added):.2f} ms ({Spread.of(p50):.2f} and {Spread.of(bare):.2f})",
+            "1 ms",
+            _yes(statistics.median(added) < 1),
+        ),
         (
             "hits, saturated",
             f"{Spread.of(rates):,.0f}/s; Python {Spread.of(python):.0f} us, Envoy {Spread.of(envoy):.0f} us; "
@@ -143,6 +173,12 @@ async def _rows(gateway: _Gateway, options: Options) -> list[tuple[str, ...]]:
             f"Envoy {Spread.of(more_envoy):.0f} us ({Spread.of(kept_envoy):.0f} and {Spread.of(plain_envoy):.0f})",
             "60 us",
             _yes(statistics.median(more) < 60),
+        ),
+        (
+            "the same, saturated",
+            f"{Spread.of(more_full):.0f} us ({Spread.of(full['cached']):.0f} and {Spread.of(full['plain']):.0f})",
+            "60 us",
+            _yes(statistics.median(more_full) < 60),
         ),
     ]
     rows.append(await _capture(gateway))
