@@ -7,10 +7,11 @@ count in the same counters.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from extproc.accesslog import RequestRecord
 from extproc.context import Exchange, MetadataValue, Reply
@@ -19,6 +20,7 @@ from ratelimit.limiter import Decision, Ended, Limiter, LimitRequest
 from ratelimit.presenter import Presenter
 from ratelimit.rules import Descriptor, RuleSet, Settlement
 from sidecar.errors import StoreError
+from sidecar.waiting import Mapped
 
 DOMAIN = "headgate"
 KEY, LIMIT = "key", "limit"  # the entries of a descriptor
@@ -90,7 +92,19 @@ class Limits:
             decision = self._limiter.decide(self._rules(), request)
         except StoreError:
             return self._undecided()
-        return self._verdict(decision, free) if isinstance(decision, Decision) else self._later(decision, free)
+        if isinstance(decision, Decision):
+            return self._verdict(decision, free)
+        if not isinstance(decision, Mapped):
+            return self._later(decision, free)
+        there = decision.then
+
+        def decided(done: asyncio.Future[Any]) -> Verdict:
+            try:
+                return self._verdict(there(done), free)
+            except StoreError:
+                return self._undecided()
+
+        return Mapped(decision.future, decided)
 
     async def _later(self, waiting: Awaitable[Decision], free: bool) -> Verdict:
         try:

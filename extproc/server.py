@@ -28,6 +28,7 @@ from sidecar import rpc
 from sidecar.errors import RpcError, StatusCode
 from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, Service, Step, StreamMethod
+from sidecar.waiting import Mapped
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 _NEED_BODY = Step((messages.NEED_BODY,))
@@ -212,7 +213,10 @@ class _Stream:
         verdict = self._limits.ask(exchange)
         if isinstance(verdict, Verdict):
             return self._limited(exchange, outcome, verdict, started)
-        return self._later(exchange, outcome, verdict, started)
+        if not isinstance(verdict, Mapped):
+            return self._later(exchange, outcome, verdict, started)
+        there = verdict.then
+        return Mapped(verdict.future, lambda done: self._limited(exchange, outcome, there(done), started))
 
     async def _later(self, exchange: Exchange, outcome: Forward, waiting: Awaitable[Verdict], started: float) -> Step:
         return self._limited(exchange, outcome, await waiting, started)

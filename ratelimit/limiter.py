@@ -7,6 +7,7 @@ leases may answer it. What a rule means without a store is `ratelimit.fallback`'
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from ratelimit.rules import MAX_HITS, Descriptor, Limit, Mode, RuleSet, Settleme
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
 from sidecar.errors import StoreError
+from sidecar.waiting import Mapped
 
 __all__ = ["UNLIMITED_REMAINING", "Decision", "Ended", "LimitRequest", "Limiter", "Observer", "Status", "Unobserved"]
 
@@ -137,7 +139,18 @@ class Limiter:
         if isinstance(counts, list):
             self._observer.store_seconds(self._timer() - started)
             return self._decision(plan, counts, int(now))
-        return self._later(plan, counts, now, started)
+        if plan.leased or not isinstance(counts, asyncio.Future):
+            return self._later(plan, counts, now, started)
+        return Mapped(counts, lambda done: self._counted(plan, done, now, started))
+
+    def _counted(self, plan: Plan, done: asyncio.Future[Sequence[Count]], now: float, started: float) -> Decision:
+        """The store has answered, or failed."""
+        try:
+            counts = done.result()
+        except StoreError as error:
+            return self._without_store(plan, now, error)
+        self._observer.store_seconds(self._timer() - started)
+        return self._decision(plan, counts, int(now))
 
     async def _later(self, plan: Plan, waiting: Awaitable[Sequence[Count]], now: float, started: float) -> Decision:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ratelimit.stats import Stats
 from sidecar.errors import RpcError, StoreError
 from sidecar.rpc import REPLIES, CallContext, Reply, Service, UnaryMethod
+from sidecar.waiting import Mapped
 
 REDIS_ERROR, SERVICE_ERROR = "redis_error", "service_error"
 
@@ -36,6 +38,19 @@ def _observed(method: UnaryMethod, stats: Stats, timer: Callable[[], float]) -> 
             stats.failed(kind_of(error))
             seconds.observe(timer() - started)
             raise
+        if isinstance(reply, Mapped):
+            there: Callable[[asyncio.Future[Any]], Reply] = reply.then
+
+            def told(done: asyncio.Future[Any]) -> Reply:
+                try:
+                    return there(done)
+                except RpcError as error:
+                    stats.failed(kind_of(error))
+                    raise
+                finally:
+                    seconds.observe(timer() - started)
+
+            return Mapped(reply.future, told)
         if not isinstance(reply, REPLIES):
             return later(reply, started)
         seconds.observe(timer() - started)

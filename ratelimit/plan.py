@@ -79,12 +79,13 @@ class Planner:
         """What the store is asked about `request` at `now` (unix seconds).
 
         A plan that is plain is the same for the rest of the second, and nobody changes it: it is kept with the request.
+        So its counters' expiry is spread once a second.
         """
         known = request.memo
         if isinstance(known, Plan) and known.second == now and known.rules is rules and known.planner is self:
             return known
         plan = self._plan(rules, request, now)
-        if plan.plain and not self._jitter:
+        if plan.plain:
             request.memo = plan
         return plan
 

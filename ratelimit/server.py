@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -16,6 +17,7 @@ from ratelimit.rules import RuleSet
 from sidecar.errors import RpcError, StatusCode, StoreError
 from sidecar.protowire import Encoded
 from sidecar.rpc import CallContext, Service, UnaryMethod
+from sidecar.waiting import Mapped
 
 __all__ = ["SERVICE", "Presentation", "Presenter", "plain", "rate_limit_service"]
 
@@ -52,7 +54,17 @@ def rate_limit_service(
             raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
         if isinstance(decision, Decision):
             return answer(current, request, decision, started)
-        return later(current, request, decision, started)
+        if not isinstance(decision, Mapped):
+            return later(current, request, decision, started)
+        there = decision.then
+
+        def decided(done: asyncio.Future[Any]) -> Encoded:
+            try:
+                return answer(current, request, there(done), started)
+            except StoreError as error:
+                raise _rpc_error(error) from error
+
+        return Mapped(decision.future, decided)
 
     async def later(
         current: RuleSet | None, request: LimitRequest, waiting: Awaitable[Decision], started: float

@@ -1,8 +1,34 @@
-"""Waiting for an event, but not for ever."""
+"""Waiting: for an event, but not for ever; for what becomes of a future, without a task."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mapped(Awaitable[T], Generic[T]):
+    """What becomes of `future` when it is done: `then(future)`, which may raise.
+
+    It may be awaited, like a coroutine that awaits the future. Whoever knows it can do without a task, which would cost
+    more than most futures' results are worth: it has the future call back, and then calls `then`. Either is done once.
+    """
+
+    __slots__ = ("future", "then")
+
+    def __init__(self, future: asyncio.Future[Any], then: Callable[[asyncio.Future[Any]], T]) -> None:
+        self.future = future
+        self.then = then
+
+    def __await__(self) -> Generator[Any, None, T]:
+        try:
+            yield from self.future
+        except BaseException:  # the future's, for `then` to make something of; or not, when nobody waits any more
+            if not self.future.done():
+                raise
+        return self.then(self.future)
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:

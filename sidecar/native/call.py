@@ -17,6 +17,7 @@ from sidecar.native import wire
 from sidecar.native.errors import ErrorCode, StreamFault
 from sidecar.native.headers import ENCODINGS, Request
 from sidecar.native.messages import Assembler
+from sidecar.waiting import Mapped
 
 if TYPE_CHECKING:
     from sidecar.native.connection import Connection
@@ -145,6 +146,9 @@ class Call:
 
     def wait_for(self, awaitable: Awaitable[Any], then: Callable[[Any], None]) -> None:
         """Go on with the result when it is there. The call ends if there is none, and what is awaited with the call."""
+        if isinstance(awaitable, Mapped):
+            self._wait_for_future(awaitable, then)
+            return
 
         def there(task: asyncio.Future[Any]) -> None:
             self._task = None
@@ -166,6 +170,24 @@ class Call:
             self.fail(error)
         else:
             self._task.add_done_callback(there)
+
+    def _wait_for_future(self, mapped: Mapped[Any], then: Callable[[Any], None]) -> None:
+        """The same, without a task."""
+
+        def there(done: asyncio.Future[Any]) -> None:
+            self._task = None
+            try:
+                result = mapped.then(done)
+            except asyncio.CancelledError:
+                self.fail(RuntimeError("the handler was cancelled"))
+            except Exception as error:
+                self.fail(error)
+            else:
+                if not self.finished:
+                    then(result)
+
+        self._task = mapped.future
+        mapped.future.add_done_callback(there)
 
     # what is sent
 
