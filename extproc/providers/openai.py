@@ -144,6 +144,8 @@ def parse(raw: bytes) -> Body:
 
 def _check_utf8(raw: bytes) -> None:
     """Piece by piece: as one text a large body would take up to four times its size."""
+    if raw.isascii():
+        return
     decoder = _UTF8()
     for start in range(0, len(raw), _PIECE):
         try:
