@@ -83,7 +83,7 @@ class Limits:
         self._present = present
         self._admits_on_error = admits_on_error
 
-    def ask(self, exchange: Exchange, *, free: bool = False) -> Verdict | Awaitable[Verdict]:
+    def ask(self, exchange: Exchange, *, free: bool = False) -> Verdict | Mapped[Verdict]:
         """May this request go on? At once when the store answers at once. A `free` one costs no tokens."""
         assert exchange.key is not None
         name = exchange.key.name
@@ -94,8 +94,6 @@ class Limits:
             return self._undecided()
         if isinstance(decision, Decision):
             return self._verdict(decision, free)
-        if not isinstance(decision, Mapped):
-            return self._later(decision, free)
         there = decision.then
 
         def decided(done: asyncio.Future[Any]) -> Verdict:
@@ -105,12 +103,6 @@ class Limits:
                 return self._undecided()
 
         return Mapped(decision.future, decided)
-
-    async def _later(self, waiting: Awaitable[Decision], free: bool) -> Verdict:
-        try:
-            return self._verdict(await waiting, free)
-        except StoreError:
-            return self._undecided()
 
     def _undecided(self) -> Verdict:
         if self._admits_on_error():

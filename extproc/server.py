@@ -213,13 +213,8 @@ class _Stream:
         verdict = self._limits.ask(exchange)
         if isinstance(verdict, Verdict):
             return self._limited(exchange, outcome, verdict, started)
-        if not isinstance(verdict, Mapped):
-            return self._later(exchange, outcome, verdict, started)
         there = verdict.then
         return Mapped(verdict.future, lambda done: self._limited(exchange, outcome, there(done), started))
-
-    async def _later(self, exchange: Exchange, outcome: Forward, waiting: Awaitable[Verdict], started: float) -> Step:
-        return self._limited(exchange, outcome, await waiting, started)
 
     def _limited(self, exchange: Exchange, outcome: Forward, verdict: Verdict, started: float) -> Step:
         if verdict.reply is not None:

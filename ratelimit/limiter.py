@@ -22,7 +22,7 @@ from ratelimit.rules import MAX_HITS, Descriptor, Limit, Mode, RuleSet, Settleme
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
 from sidecar.errors import StoreError
-from sidecar.waiting import Mapped
+from sidecar.waiting import Mapped, unstoppable
 
 __all__ = ["UNLIMITED_REMAINING", "Decision", "Ended", "LimitRequest", "Limiter", "Observer", "Status", "Unobserved"]
 
@@ -106,7 +106,7 @@ class Limiter:
         """Decisions on single limits that a lease answered without the store."""
         return self._planner.leases.saved
 
-    def decide(self, rules: RuleSet | None, request: LimitRequest) -> Decision | Awaitable[Decision]:
+    def decide(self, rules: RuleSet | None, request: LimitRequest) -> Decision | Mapped[Decision]:
         """Decide, and count: at once when the store answers at once, else as an awaitable.
 
         Raises `RequestError` for a question without sense or without rules. A `StoreError` is passed on, raised here or
@@ -139,9 +139,11 @@ class Limiter:
         if isinstance(counts, list):
             self._observer.store_seconds(self._timer() - started)
             return self._decision(plan, counts, int(now))
-        if plan.leased or not isinstance(counts, asyncio.Future):
-            return self._later(plan, counts, now, started)
-        return Mapped(counts, lambda done: self._counted(plan, done, now, started))
+        if plan.leased:
+            # What the store grants is kept for the next ones, also when this one's caller has given up.
+            return Mapped(unstoppable(self._leased(plan, counts, now, started)), asyncio.Future.result)
+        waiting = counts if isinstance(counts, asyncio.Future) else asyncio.ensure_future(counts)
+        return Mapped(waiting, lambda done: self._counted(plan, done, now, started))
 
     def _counted(self, plan: Plan, done: asyncio.Future[Sequence[Count]], now: float, started: float) -> Decision:
         """The store has answered, or failed."""
@@ -152,14 +154,13 @@ class Limiter:
         self._observer.store_seconds(self._timer() - started)
         return self._decision(plan, counts, int(now))
 
-    async def _later(self, plan: Plan, waiting: Awaitable[Sequence[Count]], now: float, started: float) -> Decision:
+    async def _leased(self, plan: Plan, waiting: Awaitable[Sequence[Count]], now: float, started: float) -> Decision:
         try:
             counts = await waiting
-            if plan.leased:
-                again = self._planner.without_leases(plan, counts)
-                if again is not None:
-                    second = self._store.apply(again.operations, now)
-                    counts = again.merged(counts, second if isinstance(second, list) else await second)
+            again = self._planner.without_leases(plan, counts)
+            if again is not None:
+                second = self._store.apply(again.operations, now)
+                counts = again.merged(counts, second if isinstance(second, list) else await second)
         except StoreError as error:
             return self._without_store(plan, now, error)
         self._observer.store_seconds(self._timer() - started)

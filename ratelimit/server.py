@@ -54,8 +54,6 @@ def rate_limit_service(
             raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
         if isinstance(decision, Decision):
             return answer(current, request, decision, started)
-        if not isinstance(decision, Mapped):
-            return later(current, request, decision, started)
         there = decision.then
 
         def decided(done: asyncio.Future[Any]) -> Encoded:
@@ -65,14 +63,6 @@ def rate_limit_service(
                 raise _rpc_error(error) from error
 
         return Mapped(decision.future, decided)
-
-    async def later(
-        current: RuleSet | None, request: LimitRequest, waiting: Awaitable[Decision], started: float
-    ) -> Encoded:
-        try:
-            return answer(current, request, await waiting, started)
-        except StoreError as error:
-            raise _rpc_error(error) from error
 
     def answer(current: RuleSet | None, request: LimitRequest, decision: Decision, started: float) -> Encoded:
         shown = presenter(decision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +29,29 @@ class Mapped(Awaitable[T], Generic[T]):
             if not self.future.done():
                 raise
         return self.then(self.future)
+
+
+_going_on: set[asyncio.Task[Any]] = set()  # nothing else holds them
+
+
+def unstoppable(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    """The result of `work`, which goes on to its end when whoever waits for it gives up."""
+    task = asyncio.get_running_loop().create_task(work)
+    told: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def done(ended: asyncio.Task[T]) -> None:
+        _going_on.discard(ended)
+        if ended.cancelled():
+            told.cancel()
+        elif (error := ended.exception()) is not None:
+            if not told.done():
+                told.set_exception(error)
+        elif not told.done():
+            told.set_result(ended.result())
+
+    _going_on.add(task)
+    task.add_done_callback(done)
+    return told
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -55,22 +55,12 @@ class Breaker:
         if isinstance(answer, list):
             self._heard(turn, None)
             return answer
-        if isinstance(answer, asyncio.Future):
-            if answer.done():
-                self._done(turn, answer)
-            else:
-                answer.add_done_callback(self._told)
-            return answer
-        return self._watched(turn, answer)
-
-    async def _watched(self, turn: int, answer: Awaitable[Sequence[Count]]) -> Sequence[Count]:
-        try:
-            counts = await answer
-        except BaseException as error:
-            self._heard(turn, error)
-            raise
-        self._heard(turn, None)
-        return counts
+        waiting = answer if isinstance(answer, asyncio.Future) else asyncio.ensure_future(answer)
+        if waiting.done():
+            self._done(turn, waiting)
+        else:
+            waiting.add_done_callback(self._told)
+        return waiting
 
     def _done(self, turn: int, answer: asyncio.Future[Sequence[Count]]) -> None:
         self._heard(turn, asyncio.CancelledError() if answer.cancelled() else answer.exception())

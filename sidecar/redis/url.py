@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
@@ -91,20 +91,19 @@ def parse(url: str) -> Target:
     Raises `ValueError` with `what is wrong | what to write`; it never holds more of the URL than its scheme,
     because any part may hold a piece of a password that was not percent-encoded.
     """
-    scheme, separator, _ = url.partition("://")
+    # By hand: newer Pythons, and mended older ones, refuse to split several hosts of which one is an IPv6 address.
+    scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         raise ValueError(f"not a Redis URL: its scheme is unknown | use one of {', '.join(SCHEMES)}")
     topology, secure = _SCHEMES[scheme]
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise _wrong("an IPv6 address stands in brackets") from None
-    if parts.fragment or url.endswith("#"):
+    if "#" in rest:
         raise _wrong("'#' is written %23")
-    user_info, _, hosts = parts.netloc.rpartition("@")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    user_info, _, hosts = authority.rpartition("@")
     username, _, password = user_info.partition(":")
-    options = _Options(parts.query)
-    path = unquote(parts.path)
+    options = _Options(query)
+    path = unquote(slash + path)
     service = ""
     addresses: tuple[Address, ...]
     if scheme == "unix":
@@ -156,7 +155,7 @@ def _address(text: str, default_port: int) -> Address:
         host, port = text, str(default_port)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
+    elif not {":", "[", "]"}.isdisjoint(host):
         raise _wrong("an IPv6 address stands in brackets, ':' and '@' in a password are %3A and %40")
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
         raise _wrong("the port is not a number up to 65535")

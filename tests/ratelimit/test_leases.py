@@ -154,6 +154,46 @@ async def test_one_lease_at_a_time_is_asked_for(clock: Clock) -> None:
     assert [count.value for count in await store.apply([look], clock.now)] == [15]
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["waiting", "not begun"])
+async def test_a_caller_that_gives_up_leaves_its_lease_to_others(clock: Clock, begun: bool) -> None:
+    store = Pending()
+    house = House(Limiter(store, clock), rules(10), "d")
+    store.gate.set()
+    await house.ask(K)  # how much there is, is known
+    store.gate.clear()
+    waiting = asyncio.ensure_future(house.ask(K))
+    if begun:
+        await asyncio.sleep(0)
+    else:
+        waiting.cancel()
+        waiting = asyncio.ensure_future(house.ask(K))
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    store.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.sleep(0)
+    assert await admitted(house, 9) == 9
+    assert store.trips == 2  # ten hits: one for the caller who left, nine for others
+    assert await admitted(house, 1) == 1
+    assert store.trips == 3
+
+
+async def test_a_caller_that_gives_up_on_a_store_that_fails(clock: Clock) -> None:
+    store = Pending()
+    house = House(Limiter(store, clock), rules(10), "d")
+    waiting = asyncio.ensure_future(house.ask(K))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    store.broken = True
+    store.gate.set()
+    await asyncio.sleep(0.01)
+    store.broken = False
+    assert await admitted(house, 20) == 20
+    assert store.trips < 6  # leases go on
+
+
 def test_the_oldest_leases_go() -> None:
     leases = Leases()
     for number in range(100_010):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
+import uvloop
 
 from sidecar.errors import ConfigError, StoreError
 from sidecar.redis import Client, connect, parse
@@ -252,6 +253,30 @@ async def test_a_late_reply_is_thrown_away_and_the_connection_kept() -> None:
         replies["next"].set()
         assert await following == b"next"
         assert (peer.connections, client.nodes[0].reconnects) == (1, 0)
+
+
+async def _held_up(url: str) -> list[Any]:
+    """The replies to what was sent before the loop was held up for three times the timeout, by timers among others."""
+    loop = asyncio.get_running_loop()
+
+    def hold_up(times: int) -> None:
+        time.sleep(0.02)
+        if times:
+            loop.call_later(0.0001, hold_up, times - 1)  # due before the sockets are looked at
+
+    async with opened(url, timeout=0.1) as client:
+        await ask(client, "PING")
+        sent = [asyncio.ensure_future(outcome(client, "ECHO", number)) for number in range(200)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # they are written
+        loop.call_later(0.0001, hold_up, 15)
+        return await asyncio.gather(*sent)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_loop_that_was_held_up_reads_before_it_complains(own_redis: RedisServer, new_loop: Any) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(_held_up(own_redis.url)) == [str(number).encode() for number in range(200)]
 
 
 async def test_after_a_stall_nothing_waits_for_the_next_connection(own_redis: RedisServer) -> None:
