@@ -33,7 +33,7 @@ def _fail(text: str) -> NoReturn:
 
 @ratelimit_app.command()
 def serve(
-    rules: Annotated[Path | None, typer.Option(help="a rule file, or a folder of them; SIGHUP reads again")] = None,
+    rules: Annotated[Path | None, typer.Option(help="a rule file, or a folder of them; changes are seen")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port or unix:///path")] = None,
     store: Annotated[str | None, typer.Option(help="memory://, redis://…, redis+cluster://…")] = None,
     engine: Annotated[Literal["native", "grpcio"], typer.Option(help="what carries the service")] = "native",

@@ -84,7 +84,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ratelimit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rules", type=Path, help="a rule file, or a folder of them; SIGHUP reads again")
+    parser.add_argument(
+        "--rules", type=Path, help="a rule file, or a folder of them; changes are seen, SIGHUP reads again"
+    )
     parser.add_argument("--listen", help="host:port or unix:///path")
     parser.add_argument(
         "--store", help="memory://, redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…"

@@ -57,10 +57,27 @@ def load(path: Path, *, merge: bool = False) -> RuleSet:
 
     Raises `ConfigError`, also for a folder without any: a mistaken path must not mean that nothing is limited.
     """
-    files = sorted(_files(path)) if path.is_dir() else [path]
+    files = rule_files(path)
     if not files:
         raise ConfigError([Problem(str(path), "", "holds no rule file", "put a *.yaml or *.yml file there")])
     return build((RuleFile(file.name, read_text(file)) for file in files), merge=merge)
+
+
+def rule_files(path: Path) -> list[Path]:
+    """The file, or those of the folder, that `load` reads."""
+    return sorted(_files(path)) if path.is_dir() else [path]
+
+
+def stamp(path: Path) -> object:
+    """What changes when one of the files that `load` reads comes, goes or changes."""
+    found: list[tuple[str, int, int, int]] = []
+    try:
+        for file in rule_files(path):
+            status = file.stat()
+            found.append((file.name, status.st_ino, status.st_mtime_ns, status.st_size))
+    except OSError as error:
+        return str(error)
+    return tuple(found)
 
 
 def read_text(file: Path, name: str = "") -> str:

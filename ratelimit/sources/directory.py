@@ -15,33 +15,30 @@ every domain twice.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
-from watchfiles import awatch
 
 from ratelimit import settings
 from ratelimit.rules import RuleSet
 from ratelimit.settings import RuleFile
 from ratelimit.sources import Refuse, Take
 from ratelimit.sources.loading import loaded
+from ratelimit.sources.watching import CHECK_EVERY, Places, Watch, places_of
 from sidecar.errors import ConfigError, Problem
-from sidecar.waiting import set_within
 
 _log = structlog.get_logger("rules")
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024  # of all files together
 MAX_FILES = 10_000
-_CHECK_EVERY = 10.0  # seconds: file systems that report no changes are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,31 +151,19 @@ class DirectorySource:
     Files are read and rules are built in a thread of their own, so that decisions go on.
     """
 
-    def __init__(self, directory: Directory, *, check_every: float = _CHECK_EVERY) -> None:
+    def __init__(self, directory: Directory, *, check_every: float = CHECK_EVERY) -> None:
         self._directory = directory
-        self._check_every = check_every
-        self._changed = asyncio.Event()  # something may have changed
-        self._asked = False  # load in any case
+        self._watch = Watch(self._places, self._look, check_every)
 
     def reload(self) -> None:
         """Load at once, changed or not."""
-        self._asked = True
-        self._changed.set()
+        self._watch.look_again()
 
     async def run(self, take: Take, refuse: Refuse) -> None:
         """See `Source`. A folder that is not there yet is refused, and taken when it comes."""
-        seen: object = None
-        while True:
-            places = self._places()
-            async with _watched(places, self._changed):
-                while places == self._places():
-                    asked, self._asked = self._asked, False
-                    self._changed.clear()
-                    found, stamp = await asyncio.to_thread(self._look)
-                    if stamp != seen or asked:
-                        seen = stamp
-                        await self._load(found, take, refuse)
-                    await set_within(self._changed, self._check_every)
+        async with aclosing(self._watch.changes()) as changes:
+            async for found in changes:
+                await self._load(found, take, refuse)
 
     def _look(self) -> tuple[list[_Found] | ConfigError, object]:
         try:
@@ -199,31 +184,5 @@ class DirectorySource:
                 _log.warning("rules_empty", folder=str(self._directory.folder))
             take(rules)
 
-    def _places(self) -> tuple[tuple[Path, bool], ...]:
-        """What to watch, and whether with everything below: the folder itself, and every link on the way to it."""
-        folder = self._directory.folder
-        places = {(self._directory.root.absolute().parent, False), (folder.absolute().parent, False)}
-        if folder.is_dir():
-            places.add((folder.resolve(), True))
-        return tuple(sorted((path, deep) for path, deep in places if path.is_dir()))
-
-
-@asynccontextmanager
-async def _watched(places: tuple[tuple[Path, bool], ...], changed: asyncio.Event) -> AsyncIterator[None]:
-    """Set the event whenever something changes in one of the places, from the first line of the block on."""
-
-    async def watch(path: Path, deep: bool) -> None:
-        try:
-            async for _ in awatch(path, recursive=deep, watch_filter=None, step=50, debounce=200):
-                changed.set()
-        except (OSError, RuntimeError) as error:  # it has gone, or the system's watches are used up
-            _log.warning("rules_unwatched", folder=str(path), reason=str(error), every=_CHECK_EVERY)
-
-    watchers = [asyncio.create_task(watch(path, deep)) for path, deep in places]
-    try:
-        await asyncio.sleep(0)  # each has begun
-        yield
-    finally:
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+    def _places(self) -> Places:
+        return places_of(self._directory.folder, self._directory.root)

@@ -11,6 +11,7 @@ import pytest
 
 from ratelimit.rules import RuleSet
 from ratelimit.sources import directory as module
+from ratelimit.sources import watching
 from ratelimit.sources.directory import Directory, DirectorySource, load
 from ratelimit.sources.path import PathSource
 from sidecar.errors import ConfigError
@@ -205,7 +206,7 @@ async def test_a_file_system_that_tells_nothing(own: Directory, monkeypatch: pyt
         await asyncio.Event().wait()
         yield
 
-    monkeypatch.setattr(module, "awatch", silent)
+    monkeypatch.setattr(watching, "awatch", silent)
     async with running(DirectorySource(own, check_every=0.02)) as source:
         assert await source.rules() == ["a.k: 1"]
         write(own.folder / "a.yaml", rules("a", 2))
@@ -224,6 +225,19 @@ async def test_asked_to_load_again(own: Directory) -> None:
         write(own.folder / "a.yaml", "foo: 1")
         path.reload()
         assert await came.refused() == "a.yaml: config error, unknown key 'foo'"
+
+
+@pytest.mark.parametrize("name", ["", "a.yaml"], ids=["a folder", "one file"])
+async def test_a_named_path_is_watched(own: Directory, name: str) -> None:
+    async with running(PathSource(own.folder / name, check_every=60)) as came:
+        assert await came.rules() == ["a.k: 1"]
+        write(own.folder / "a.yaml", rules("a", 2))
+        assert await came.rules() == ["a.k: 2"]
+        write(own.folder / "notes.txt", "nothing to us")
+        write(own.folder / "a.yaml", "foo: 1")
+        assert await came.refused() == "a.yaml: config error, unknown key 'foo'"
+        write(own.folder / "a.yaml", rules("a", 3))
+        assert await came.rules() == ["a.k: 3"]
 
 
 async def test_decisions_go_on_while_a_large_file_is_read(own: Directory) -> None:
