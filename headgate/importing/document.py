@@ -32,7 +32,7 @@ class Document:
     def text(self) -> str:
         """The file."""
         lines = [*_comment(self.header, 0), *self._mapping(self.values, (), 0)]
-        return "\n".join(line.rstrip() for line in lines) + "\n"
+        return "\n".join(line.rstrip(" ") for line in lines) + "\n"
 
     def _mapping(self, values: dict[str, Any], path: KeyPath, indent: int) -> Iterator[str]:
         for key, value in values.items():
@@ -64,7 +64,7 @@ class Document:
             inner = list(self._mapping(value, here, indent + 2))
             first = next(number for number, one in enumerate(inner) if not one.lstrip().startswith("#"))
             yield from (one[2:] for one in inner[:first])
-            yield f"{' ' * indent}- {inner[first].lstrip()}"
+            yield f"{' ' * indent}- {inner[first].lstrip(' ')}"
             yield from inner[first + 1 :]
 
     def _inside(self, path: KeyPath) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,11 @@ _VALUES = st.recursive(
     _SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=4)),
 )
+
+
+@pytest.mark.parametrize("value", ["\xa0", [{"\xa0": "\xa0"}], {"a": [{"b": ["c\xa0"] * 40}]}])
+def test_white_space_that_is_no_space(value: Any) -> None:
+    assert yaml.safe_load(Document({"k": value}).text()) == {"k": value}
 
 
 @given(st.dictionaries(st.text(max_size=8), _VALUES, max_size=5), st.data())
