@@ -15,13 +15,14 @@ those words. docs/ratelimit.md explains every key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ratelimit.rules import BUCKETS, SETTLE, Algorithm, Mode, Node, OnError, Rate, Rule, RuleSet, Unit
 from ratelimit.windows import MAX_AMOUNT, parse_window
-from ratelimit.yaml_text import MAX_FILE_BYTES, YamlTextError, read_yaml
+from ratelimit.yaml_text import MAX_FILE_BYTES, Located, YamlTextError, read_yaml
 from sidecar.errors import ConfigError, Problem
 
 # What envoyproxy/ratelimit knows, and what only we do.
@@ -41,7 +42,19 @@ _DEEPEST = 100
 
 
 class _FileError(Exception):
-    """What is wrong with the file at hand, in envoyproxy/ratelimit's words where it has any."""
+    """What is wrong with the file at hand, in envoyproxy/ratelimit's words where it has any, and on which line."""
+
+    line = 0
+
+
+@contextmanager
+def _within(mapping: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever is wrong here begins on this mapping's line, unless one inside of it has said so."""
+    try:
+        yield
+    except _FileError as error:
+        error.line = error.line or (mapping.line if isinstance(mapping, Located) else 0)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +126,7 @@ def build(files: Iterable[RuleFile], *, merge: bool = False) -> RuleSet:
                 raise ConfigError([Problem(file.name, "", str(error))]) from error
             raise _problem(file.name, str(error)) from error
         except _FileError as error:
-            raise ConfigError([Problem(file.name, "", str(error))]) from error
+            raise ConfigError([Problem(file.name, "", str(error), line=error.line)]) from error
     return RuleSet({name: tuple(domain.nodes) for name, domain in domains.items()})
 
 
@@ -159,7 +172,8 @@ def _check_keys(mapping: Mapping[Any, Any], seen: set[int], depth: int = 0) -> N
     seen.add(id(mapping))
     for key, value in mapping.items():
         if key not in KNOWN:
-            raise _FileError(f"config error, unknown key '{key}'")
+            with _within(mapping):
+                raise _FileError(f"config error, unknown key '{key}'")
         if key == "metadata":
             continue
         if isinstance(value, dict):
@@ -196,7 +210,9 @@ class _Domain:
             self._count += 1
             if self._count > _MOST_DESCRIPTORS:
                 raise _FileError(f"error loading config file: more than {_MOST_DESCRIPTORS} descriptors")
-            yield self._node(entry, path, seen, depth, settles=settles)
+            with _within(entry):
+                node = self._node(entry, path, seen, depth, settles=settles)
+            yield node
 
     def _node(self, entry: Mapping[str, Any], path: str, seen: set[str], depth: int, *, settles: bool) -> Node:
         key, value = _text(entry, "key"), _text(entry, "value")

@@ -24,6 +24,16 @@ _MOST_NUMBER = 1e300  # in a Struct numbers are doubles; not a number and infini
 _DEEPEST_FREE = 20  # a reader of a google.protobuf.Struct need not go deeper than 100 messages, three for a level
 
 
+class Located(dict[str, Any]):
+    """A mapping that knows the line of the file in which it begins."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
+
+
 class YamlTextError(Exception):
     """What cannot be read. `plain`: the message says all by itself, without "error loading"."""
 
@@ -53,7 +63,7 @@ def _sequence(loader: Any, node: yaml.SequenceNode) -> Any:
 
 
 def _mapping(loader: Any, node: yaml.MappingNode) -> Any:
-    mapping: dict[str, Any] = {}
+    mapping = Located(node.start_mark.line + 1)
     yield mapping
     own: set[str] = set()
     for key, _ in node.value:

@@ -21,13 +21,15 @@ class Problem:
     """One thing that is wrong in a configuration.
 
     `place` is `file:line` (or `environment`), `path` the key path (`keys.0.sha256`), `message` what is
-    wrong, `mend` what to write instead (may be empty when the message already says it).
+    wrong, `mend` what to write instead (may be empty when the message already says it). `line` is told beside the text,
+    where a place is to be the file's name alone; 0 when it is not known.
     """
 
     place: str
     path: str
     message: str
     mend: str = ""
+    line: int = 0
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.path}: {self.message}" if self.path else f"{self.place}: {self.message}"

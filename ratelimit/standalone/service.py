@@ -190,7 +190,8 @@ class _Service:
         if self._fatal:
             return  # said once, when the program ends
         for problem in error.problems:
-            _log.error("config_rejected", place=problem.place, path=problem.path, reason=problem.message)
+            line = {"line": problem.line} if problem.line else {}
+            _log.error("config_rejected", place=problem.place, path=problem.path, reason=problem.message, **line)
 
     async def _probe(self) -> None:
         """Ask the store until it answers; when the environment wants it watched, go on asking."""

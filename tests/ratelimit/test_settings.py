@@ -257,3 +257,21 @@ def test_metadata_holds_no_number_that_a_struct_cannot() -> None:
 def test_metadata_that_no_answer_could_hold_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="f: error loading config file: "):
         metadata(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("domain: d\nnope: 1\n", 1),
+        ("domain: d\ndescriptors:\n  - key: a\n  - key: b\n    rate_limt: {unit: day}\n", 4),
+        ("domain: d\ndescriptors:\n  - key: a\n    rate_limit:\n      unit: fortnight\n", 3),
+        ("domain: d\ndescriptors:\n  - key: a\n    descriptors:\n      - key: b\n      - value: c\n", 6),
+        ("domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, requests_per_unit: x}\n", 3),
+    ],
+)
+def test_what_is_wrong_has_a_line(text: str, line: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build([RuleFile("mesh.yaml", text)])
+    (problem,) = caught.value.problems
+    assert problem.line == line
+    assert str(problem).startswith("mesh.yaml: ")
