@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
@@ -214,7 +214,14 @@ class _Stream:
         if isinstance(verdict, Verdict):
             return self._limited(exchange, outcome, verdict, started)
         there = verdict.then
-        return Mapped(verdict.future, lambda done: self._limited(exchange, outcome, there(done), started))
+
+        def limited(done: asyncio.Future[Any]) -> Step:
+            found = there(done)
+            if self._exchange is None:  # the client has left meanwhile
+                raise RpcError(StatusCode.CANCELLED, "nobody waits for this any more")
+            return self._limited(exchange, outcome, found, started)
+
+        return Mapped(verdict.future, limited)
 
     def _limited(self, exchange: Exchange, outcome: Forward, verdict: Verdict, started: float) -> Step:
         if verdict.reply is not None:

@@ -44,12 +44,12 @@ class Plan:
     It is true of one rule set and one second.
     """
 
-    __slots__ = ("cached", "hits", "leased", "limits", "operations", "plain", "planner", "quota", "rules", "second",
+    __slots__ = ("cached", "hits", "leased", "limits", "mark", "operations", "plain", "planner", "quota", "second",
                  "single", "widths")  # fmt: skip
 
-    def __init__(self, planner: Planner, rules: RuleSet, second: int) -> None:
+    def __init__(self, planner: Planner, mark: object, second: int) -> None:
         self.planner = planner
-        self.rules = rules
+        self.mark = mark  # the rule set's, and not the set: a plan that is kept must not keep that alive
         self.second = second
         self.single = True
         self.plain = True  # every limit is asked of the store, and nothing about it is special (`Rule.plain`)
@@ -82,7 +82,7 @@ class Planner:
         So its counters' expiry is spread once a second.
         """
         known = request.memo
-        if isinstance(known, Plan) and known.second == now and known.rules is rules and known.planner is self:
+        if isinstance(known, Plan) and known.second == now and known.mark is rules.mark and known.planner is self:
             return known
         plan = self._plan(rules, request, now)
         if plan.plain:
@@ -90,7 +90,7 @@ class Planner:
         return plan
 
     def _plan(self, rules: RuleSet, request: LimitRequest, now: int) -> Plan:
-        plan = Plan(self, rules, now)
+        plan = Plan(self, rules.mark, now)
         replaced = _replaced(rules, request) if rules.replacing else None
         domain, addend = request.domain, request.hits_addend
         for descriptor in request.descriptors:

@@ -236,6 +236,7 @@ class RuleSet:
 
     domains: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
     replacing: bool = field(init=False, compare=False)  # some rule replaces others
+    mark: object = field(default_factory=object, init=False, repr=False, compare=False)  # no other set has the same
     _levels: Mapping[str, _Level] = field(init=False, repr=False, compare=False)
     # Answers that were found before, by domain and entries: they never change, the rules being what they are.
     _known: dict[tuple[str, Entries], Match | None] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -83,11 +83,12 @@ def rule_files(path: Path) -> list[Path]:
 
 def stamp(path: Path) -> object:
     """What changes when one of the files that `load` reads comes, goes or changes."""
-    found: list[tuple[str, int, int, int]] = []
+    found: list[tuple[str | int, ...]] = []
     try:
         for file in rule_files(path):
             status = file.stat()
-            found.append((file.name, status.st_ino, status.st_mtime_ns, status.st_size))
+            # The last but one changes with the file's mode alone.
+            found.append((file.name, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size))
     except OSError as error:
         return str(error)
     return tuple(found)

@@ -25,9 +25,12 @@ class Mapped(Awaitable[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         try:
             yield from self.future
-        except BaseException:  # the future's, for `then` to make something of; or not, when nobody waits any more
+        except asyncio.CancelledError:
+            if not self.future.cancelled():
+                raise  # it is who waits that is cancelled
+        except Exception:
             if not self.future.done():
-                raise
+                raise  # thrown in
         return self.then(self.future)
 
 

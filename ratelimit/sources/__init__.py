@@ -1,4 +1,5 @@
-"""Where rules come from while the service runs: a directory that is watched, or an xDS management server.
+"""Where rules come from while the service runs: a directory, a folder or a file that is watched, or an
+xDS management server.
 
 A source gives rule sets one after the other, each of them whole. What cannot be used is refused and changes nothing:
 what was taken last stays in force.

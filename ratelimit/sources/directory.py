@@ -69,7 +69,7 @@ class _Found(NamedTuple):
 
     name: str
     path: Path
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, ...]
     size: int
 
 
@@ -104,7 +104,9 @@ def _find(directory: Directory) -> list[_Found]:
         if total > MAX_BYTES or len(found) >= MAX_FILES:
             where = str(directory.folder)
             raise _error(where, f"holds more than {MAX_FILES} files or {MAX_BYTES} bytes", "is it the right folder?")
-        found.append(_Found(name, path, (status.st_ino, status.st_mtime_ns, status.st_size), status.st_size))
+        found.append(
+            _Found(name, path, (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size), status.st_size)
+        )
     return sorted(found)
 
 
@@ -185,4 +187,4 @@ class DirectorySource:
             take(rules)
 
     def _places(self) -> Places:
-        return places_of(self._directory.folder, self._directory.root)
+        return places_of(self._directory.folder, self._directory.root, deep=True)

@@ -41,7 +41,7 @@ class PathSource:
 
     def _places(self) -> Places:
         folder = self._path if self._path.is_dir() else self._path.absolute().parent
-        return places_of(folder, folder)
+        return places_of(folder, folder, deep=False)  # of a folder, too, only its own files are read
 
     def _look(self) -> tuple[None, object]:
         return None, settings.stamp(self._path)

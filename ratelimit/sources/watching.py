@@ -20,11 +20,11 @@ CHECK_EVERY = 10.0  # seconds: file systems that report no changes are looked at
 _log = structlog.get_logger("rules")
 
 
-def places_of(folder: Path, root: Path) -> Places:
-    """What to watch: the folder itself, and every link on the way to it from `root` on."""
+def places_of(folder: Path, root: Path, *, deep: bool) -> Places:
+    """What to watch: the folder itself, with all below when `deep`, and every link on the way to it from `root` on."""
     places = {(root.absolute().parent, False), (folder.absolute().parent, False)}
     if folder.is_dir():
-        places.add((folder.resolve(), True))
+        places.add((folder.resolve(), deep))
     return tuple(sorted((path, deep) for path, deep in places if path.is_dir()))
 
 

@@ -1,6 +1,7 @@
 """One call: what unary and streaming calls have in common, which is how they are answered and how they end.
 
-A handler that returns at once is answered at once, in the loop that read its message. One that waits gets a task.
+A handler that returns at once is answered at once, in the loop that read its message. One that waits gets a task, or is
+called back (`Mapped`).
 """
 
 from __future__ import annotations

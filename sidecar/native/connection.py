@@ -271,13 +271,11 @@ class Connection(asyncio.Protocol):
 
     def data(self, call: Call, data: bytes, start: int, end: int, length: int, end_stream: int) -> None:
         """DATA on an open stream (6.1): `data[start:end]`, in a frame of `length` bytes."""
-        if end_stream and call.__class__ is UnaryCall and call.untouched:
+        if end_stream and call.__class__ is UnaryCall and call.untouched and not call.unacked:
             size = end - start
             if size == length and size >= 5 and (call.missing is None or call.missing == size):
                 compressed, message = wire.read_message_head(data, start)
                 if message + 5 == size <= self.whole_limit and not compressed:
-                    del self.calls[call.stream]
-                    call.disarm()
                     whole(self, call.stream, call.request, call.method, data[start + 5 : end], call)
                     return
         self.unacked += length

@@ -33,7 +33,8 @@ class Request:
 
     `length` is the content-length, if it was given. `malformed` names the broken rule (RFC 9113, section 8.1.1),
     `http_status` an HTTP answer for what is no gRPC. `method` serves it; `unary` or `streaming` is the same method, set
-    only when the request is in every way a plain one, so that nothing else of it needs a look before its call begins.
+    only when the request is in every way a plain one, so that nothing of it needs a look before its call begins, but
+    the `length` of a unary one.
     """
 
     context: CallContext

@@ -27,8 +27,8 @@ def whole(
 ) -> None:
     """A call whose message is in one frame: answered in one piece when its handler does not wait.
 
-    `call` is there when its HEADERS came apart, and its connection has forgotten it. Else it becomes one only when it
-    waits, fails or has a large reply.
+    `call` is there, and one of the connection's, when its HEADERS came apart. Else it becomes one only when it waits,
+    fails or has a large reply.
     """
     connection.unacked += len(payload) + wire.MESSAGE_HEAD_SIZE
     if connection.unacked >= connection.half_window:
@@ -52,6 +52,10 @@ def whole(
                 connection.send_window -= size
                 connection.floods.ended_well += 1
                 connection.out.append(wire.whole_reply(stream, answer))
+                if call is not None:
+                    del connection.calls[stream]
+                    call.finished = True
+                    call.disarm()
                 return
     except Exception as error:
         _alive(connection, stream, request, method, call).fail(error)

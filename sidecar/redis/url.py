@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -92,6 +93,9 @@ def parse(url: str) -> Target:
     because any part may hold a piece of a password that was not percent-encoded.
     """
     # By hand: newer Pythons, and mended older ones, refuse to split several hosts of which one is an IPv6 address.
+    url = url.strip()
+    if not url.isprintable():
+        raise _wrong("it holds control characters")
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         raise ValueError(f"not a Redis URL: its scheme is unknown | use one of {', '.join(SCHEMES)}")
@@ -155,11 +159,21 @@ def _address(text: str, default_port: int) -> Address:
         host, port = text, str(default_port)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+        if not _is_ipv6(host):
+            raise _wrong("what stands in brackets is an IPv6 address")
     elif not {":", "[", "]"}.isdisjoint(host):
         raise _wrong("an IPv6 address stands in brackets, ':' and '@' in a password are %3A and %40")
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
         raise _wrong("the port is not a number up to 65535")
     return Address(unquote(host) or "localhost", int(port))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _Options:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ratelimit.decision import LimitRequest
 from ratelimit.options import Options
-from ratelimit.plan import Planner
+from ratelimit.plan import Plan, Planner
 from ratelimit.rules import Descriptor, Node, Rate, Rule, RuleSet
 
 NOW = 1_700_000_000
@@ -30,6 +30,13 @@ def test_other_rules_have_a_plan_of_their_own() -> None:
     planner, asked = Planner(Options(), lambda: 0.5), request()
     assert planner.plan(rules(10), asked, NOW).operations[0].limit == 10
     assert planner.plan(rules(20), asked, NOW).operations[0].limit == 20
+
+
+def test_a_kept_plan_does_not_keep_its_rule_set() -> None:
+    planner, asked, known = Planner(Options(), lambda: 0.5), request(), rules()
+    plan = planner.plan(known, asked, NOW)
+    assert asked.memo is plan
+    assert all(getattr(plan, name) is not known for name in Plan.__slots__)
 
 
 def test_another_planner_has_a_plan_of_its_own() -> None:

@@ -63,6 +63,17 @@ async def test_who_awaits_is_cancelled() -> None:
     assert one.told == 1
 
 
+async def test_who_awaits_is_cancelled_when_the_future_is_done_already() -> None:
+    one = Waiting()
+    task = asyncio.ensure_future(one.mapped())
+    await asyncio.sleep(0)
+    one.future.set_result("late")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert one.told == 0
+
+
 def served(**extra: str) -> tuple[Peer, list[Waiting]]:
     """A peer whose unary calls wait for a future each."""
     waiting: list[Waiting] = []

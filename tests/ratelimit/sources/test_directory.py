@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ratelimit import settings
 from ratelimit.rules import RuleSet
 from ratelimit.sources import directory as module
 from ratelimit.sources import watching
@@ -238,6 +239,20 @@ async def test_a_named_path_is_watched(own: Directory, name: str) -> None:
         assert await came.refused() == "a.yaml: config error, unknown key 'foo'"
         write(own.folder / "a.yaml", rules("a", 3))
         assert await came.rules() == ["a.k: 3"]
+
+
+def test_only_the_folder_of_a_named_path_is_watched(own: Directory) -> None:
+    for path in (own.folder, own.folder / "a.yaml"):
+        places = PathSource(path)._places()
+        assert (own.folder.resolve(), False) in places
+        assert not any(deep for _, deep in places)
+
+
+def test_a_file_that_may_be_read_at_last_has_changed(own: Directory) -> None:
+    file = own.folder / "a.yaml"
+    before = settings.stamp(file)
+    file.chmod(0o600)
+    assert settings.stamp(file) != before
 
 
 async def test_decisions_go_on_while_a_large_file_is_read(own: Directory) -> None:

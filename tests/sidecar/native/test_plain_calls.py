@@ -282,6 +282,18 @@ async def test_a_deadline_while_a_handler_waits_for_either(apart: bool) -> None:
     assert not peer.connection.calls
 
 
+async def test_the_time_runs_from_the_headers_on() -> None:
+    peer = warm(grpc_timeout="60m")
+    peer.send(b"".join(peer.headers(n, UNARY, end=False, grpc_timeout="60m") for n in (5, 7)))
+    began = asyncio.get_running_loop().time()
+    await asyncio.sleep(0.04)
+    peer.send(peer.message(5, "wait", end=True))
+    while 5 in peer.connection.calls:
+        await asyncio.sleep(0.001)
+    assert asyncio.get_running_loop().time() - began < 0.09
+    assert status(peer) == "4"
+
+
 @ARRIVALS
 async def test_no_message_in_the_frame(apart: bool) -> None:
     peer = warm()

@@ -24,6 +24,8 @@ from sidecar.redis.url import Address, Credentials, TlsOptions, Topology
         ("unix:///run/redis.sock?db=5", [("/run/redis.sock", 0)], 5),
         ("redis+sentinel://a,b:7/svc/6", [("a", 26379), ("b", 7)], 6),
         ("redis+cluster://a:1,[::1]", [("a", 1), ("::1", 6379)], 0),
+        ("redis://[fe80::1%eth0]:2", [("fe80::1%eth0", 2)], 0),
+        ("redis://h:1/3\n", [("h", 1)], 3),  # as files of secrets end
     ],
 )
 def test_where_it_is(url: str, addresses: list[tuple[str, int]], database: int) -> None:
@@ -65,6 +67,8 @@ def test_certificates_are_spelled_as_redis_py_does() -> None:
         ("redis://u:a#hunter2@h", "'#' is written %23"),
         ("redis://u:hunter2:x@h:1:2", "stands in brackets"),
         ("redis://[hunter2", "stands in brackets"),
+        ("redis://[hunter2]:1", "in brackets is an IPv6"),
+        ("redis://h\thunter2", "control characters"),
         ("redis://h/hunter2", "the database is not a number"),
         ("redis://h?hunter2=1", "a parameter that is not known"),
         ("redis://h?socket_timeout=hunter2", "socket_timeout is seconds"),
