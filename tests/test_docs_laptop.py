@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.gateway import free_port
 from tests.page import ROOT, Page, programs, run
@@ -54,6 +55,12 @@ def moved(text: str, provider: ProviderThread | None = None, redis: int = 0) -> 
 
 
 PORTS = {port: free_port() for port in (10000, 10001)}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_ports() -> None:
+    """What was free when the file was read, minutes ago, may have been taken since."""
+    PORTS.update({port: free_port() for port in PORTS})
 
 
 def test_from_a_checkout(tmp_path: Path) -> None:
