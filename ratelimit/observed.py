@@ -38,31 +38,21 @@ def _observed(method: UnaryMethod, stats: Stats, timer: Callable[[], float]) -> 
             stats.failed(kind_of(error))
             seconds.observe(timer() - started)
             raise
-        if isinstance(reply, Mapped):
-            there: Callable[[asyncio.Future[Any]], Reply] = reply.then
-
-            def told(done: asyncio.Future[Any]) -> Reply:
-                try:
-                    return there(done)
-                except RpcError as error:
-                    stats.failed(kind_of(error))
-                    raise
-                finally:
-                    seconds.observe(timer() - started)
-
-            return Mapped(reply.future, told)
-        if not isinstance(reply, REPLIES):
-            return later(reply, started)
-        seconds.observe(timer() - started)
-        return reply
-
-    async def later(waiting: Awaitable[Reply], started: float) -> Reply:
-        try:
-            return await waiting
-        except RpcError as error:
-            stats.failed(kind_of(error))
-            raise
-        finally:
+        if isinstance(reply, REPLIES):
             seconds.observe(timer() - started)
+            return reply
+        waiting = reply if isinstance(reply, Mapped) else Mapped(asyncio.ensure_future(reply), asyncio.Future.result)
+        there: Callable[[asyncio.Future[Any]], Reply] = waiting.then
+
+        def told(done: asyncio.Future[Any]) -> Reply:
+            try:
+                return there(done)
+            except RpcError as error:
+                stats.failed(kind_of(error))
+                raise
+            finally:
+                seconds.observe(timer() - started)
+
+        return Mapped(waiting.future, told)
 
     return UnaryMethod(method.name, method.request, handle)
