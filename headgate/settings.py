@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from extproc.semantic.complaints import complaints as semantic_complaints
 from extproc.settings import DEFERRED, LARGEST_ANSWER, ModelSettings, PolicySettings
 from ratelimit.storage import check_url
 from sidecar import configfile
+from sidecar.addresses import ip_address
 from sidecar.configfile import ConfigFile
 from sidecar.settings import Complaint, Section, load, read_size
 
@@ -68,10 +68,8 @@ def _listen_address(value: str) -> str:
         raise ValueError("port 0 is no place to meet | choose a port")
     if host == "localhost":
         return f"127.0.0.1:{port}"
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"'{host}' is not an IP address | write 0.0.0.0 for all, 127.0.0.1 for this machine") from None
+    if ip_address(host) is None:
+        raise ValueError(f"'{host}' is not an IP address | write 0.0.0.0 for all, 127.0.0.1 for this machine")
     return value
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Iterable
 from typing import Any
+
+from sidecar.addresses import ip_address
 
 
 def of_certificate(secure: object) -> list[str]:
@@ -23,18 +24,11 @@ def fits(wanted: str, names: Iterable[str]) -> bool:
 def _fits(wanted: str, name: str) -> bool:
     if "://" in wanted or "://" in name:
         return wanted == name
-    address = _address(wanted)
+    address = ip_address(wanted)
     if address is not None:
-        return address == _address(name)
+        return address == ip_address(name)
     wanted, name = wanted.lower().rstrip("."), name.lower().rstrip(".")
     if name.startswith("*."):
         label, dot, rest = wanted.partition(".")
         return bool(label and dot) and rest == name[2:]
     return wanted == name
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None

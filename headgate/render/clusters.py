@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Callable, Container, Iterator, Sequence
 from importlib import resources
@@ -24,6 +23,7 @@ from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER, provider_
 from headgate.render.secrets import SERVICE_CA, SERVICE_CLIENT
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import ServiceTlsSettings, Settings
+from sidecar.addresses import ip_address
 
 SecretSource: TypeAlias = Callable[[str], Json]
 
@@ -70,7 +70,7 @@ def target_cluster(target: Target, provider: ProviderSettings, variant: str, cre
     assert url.hostname is not None
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
-    numeric = _is_address(url.hostname)
+    numeric = ip_address(url.hostname) is not None
     localities: list[Json] = [{"lb_endpoints": [_endpoint(url.hostname, port, url.netloc, target)]}]
     if not numeric:
         localities.append({"priority": 1, "lb_endpoints": [_endpoint(*_NOWHERE, url.netloc, target)]})
@@ -123,14 +123,6 @@ def _endpoint(host: str, port: int, authority: str, target: Target) -> Json:
 
 def _thresholds(provider: ProviderSettings) -> Json:
     return {**_UNLIMITED, "max_requests": provider.max_requests, "max_retries": provider.max_retries}
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _http_options(target: Target, variant: str, secure: bool, credential_source: Json | None) -> Json:
@@ -190,7 +182,7 @@ def _later_attempts() -> Json:
 
 def _tls(settings: ProviderSettings, host: str) -> Json:
     name = settings.tls.sni or host
-    matcher = "IP_ADDRESS" if _is_address(name) else "DNS"
+    matcher = "IP_ADDRESS" if ip_address(name) else "DNS"
     context: Json = {
         "common_tls_context": {
             "validation_context": {
@@ -217,7 +209,7 @@ def system_ca() -> str:
 
 def service(name: str, listens: Sequence[str], transport_socket: Json | None = None) -> Json:
     """The cluster of one of our gRPC services: an endpoint per worker, in turn."""
-    numeric = all(one.startswith("unix://") or _is_address(one.rpartition(":")[0].strip("[]")) for one in listens)
+    numeric = all(one.startswith("unix://") or ip_address(one.rpartition(":")[0].strip("[]")) for one in listens)
     return {
         "name": name,
         "type": "STATIC" if numeric else "STRICT_DNS",
@@ -239,7 +231,7 @@ def service(name: str, listens: Sequence[str], transport_socket: Json | None = N
 
 
 def _service_tls(settings: ServiceTlsSettings, source: SecretSource) -> Json:
-    matcher = "IP_ADDRESS" if _is_address(settings.name) else "DNS"
+    matcher = "IP_ADDRESS" if ip_address(settings.name) else "DNS"
     names = {"match_typed_subject_alt_names": [{"san_type": matcher, "matcher": {"exact": settings.name}}]}
     context: Json = {
         "alpn_protocols": ["h2"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
+
+from sidecar.addresses import ip_address
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
@@ -159,21 +161,13 @@ def _address(text: str, default_port: int) -> Address:
         host, port = text, str(default_port)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        if not _is_ipv6(host):
+        if not isinstance(ip_address(host), IPv6Address):
             raise _wrong("what stands in brackets is an IPv6 address")
     elif not {":", "[", "]"}.isdisjoint(host):
         raise _wrong("an IPv6 address stands in brackets, ':' and '@' in a password are %3A and %40")
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
         raise _wrong("the port is not a number up to 65535")
     return Address(unquote(host) or "localhost", int(port))
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 class _Options:
