@@ -29,9 +29,16 @@ def _limit(what: str, rate: Rate) -> Node:
 
 def present(decision: Decision) -> Presentation:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; over the limit also `retry-after` and the error."""
-    limited = [status for status in decision.statuses if status.rate is not None]
-    headers = [header for status in limited for header in _headers(status)]
-    over = [status for status in limited if status.over]
+    headers: list[tuple[str, str]] = []
+    over: list[Status] = []
+    for status in decision.statuses:
+        rule, is_over, remaining, reset, _ = status
+        if rule is None or rule.unlimited:
+            continue
+        limit, remains, whole = _told(rule.label, rule.rate.amount, reset)
+        headers += (limit, (remains, str(remaining)), whole)
+        if is_over:
+            over.append(status)
     if not over:
         return Presentation(tuple(headers))
     # The longest wait counts: after a shorter one the other limit would still refuse.
@@ -47,21 +54,14 @@ def _never_fits(status: Status) -> bool:
     return status.rate is not None and status.hits > status.rate.amount
 
 
-def _headers(status: Status) -> tuple[tuple[str, str], ...]:
-    assert status.rule is not None
-    what = status.rule.label
-    limit, remaining, reset = _header_names(what)
+@lru_cache(maxsize=4096)
+def _told(what: str, amount: int, reset_seconds: int) -> tuple[tuple[str, str], str, tuple[str, str]]:
+    """The headers that tell of one limit: what it is, the name of what remains, when it is whole again."""
     return (
-        (limit, str(status.rule.rate.amount)),
-        (remaining, str(status.remaining)),
-        (reset, f"{status.reset_seconds}s"),
+        (f"x-ratelimit-limit-{what}", str(amount)),
+        f"x-ratelimit-remaining-{what}",
+        (f"x-ratelimit-reset-{what}", f"{reset_seconds}s"),
     )
-
-
-@lru_cache(maxsize=16)
-def _header_names(what: str) -> tuple[str, str, str]:
-    """The headers that tell of one limit: what it is, what remains, when it is whole again."""
-    return f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"
 
 
 def _error(status: Status) -> bytes:

@@ -17,7 +17,7 @@ from ratelimit.decision import Decision, Ended, LimitRequest, Status
 from ratelimit.errors import RequestError
 from ratelimit.fallback import Fallback
 from ratelimit.options import Options
-from ratelimit.plan import Plan, Planner, believed, settling
+from ratelimit.plan import Plan, Planner, believed, free_label, settling
 from ratelimit.rules import MAX_HITS, Descriptor, Limit, Mode, RuleSet, Settlement
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
@@ -218,11 +218,13 @@ class Limiter:
             raise
 
     def _decision(self, plan: Plan, counts: Sequence[Count], now: int, *, stored: bool = True) -> Decision:
-        reservations: list[tuple[str, Settlement]] = []
-        answers = (self._plainly if plan.plain else self._one_by_one)(plan, counts, now, reservations, stored)
+        if plan.plain:
+            answers, reservations = self._plainly(plan, counts), plan.reserved
+        else:
+            answers, reservations = self._one_by_one(plan, counts, now, stored)
         over = False
         for answer in answers:
-            if answer.over:
+            if answer[1]:
                 over = True
         statuses = tuple(answers) if plan.single else by_descriptor(plan, answers)
         if over and (plan.quota or self._options.quota):
@@ -232,19 +234,15 @@ class Limiter:
         if over and self._options.shadow:
             self._observer.overruled()
             over = False
-        return Decision(over, statuses, () if over or not stored else tuple(reservations))
+        return _tuple(Decision, (over, statuses, () if over or not stored else reservations))
 
-    def _plainly(
-        self, plan: Plan, counts: Sequence[Count], now: int, reservations: list[tuple[str, Settlement]], _stored: bool
-    ) -> list[Status]:
+    def _plainly(self, plan: Plan, counts: Sequence[Count]) -> list[Status]:
         """As `_one_by_one` would do, of limits about which nothing is special; nearly every decision comes this way."""
         decided = self._observer.decided
         answers: list[Status] = []
         for (limit, hits, _, _, _, _, _, reset), (value, over, _) in zip(plan.limits, counts, strict=True):
             rule = limit.rule
             decided(limit, hits, value, over, False)
-            if rule.mode is _RESERVE:
-                reservations.append((_free(rule.label, reservations), Settlement(hits, now)))
             remaining = rule.rate.amount - value
             if over and rule.shadow:
                 over, remaining = False, 0
@@ -252,11 +250,12 @@ class Limiter:
         return answers
 
     def _one_by_one(
-        self, plan: Plan, counts: Sequence[Count], now: int, reservations: list[tuple[str, Settlement]], stored: bool
-    ) -> list[Status]:
-        """The verdict of every limit; what was reserved is added to `reservations`."""
+        self, plan: Plan, counts: Sequence[Count], now: int, stored: bool
+    ) -> tuple[list[Status], tuple[tuple[str, Settlement], ...]]:
+        """The verdict of every limit, and what was reserved."""
         decided = self._observer.decided
         answers: list[Status] = []
+        reservations: list[tuple[str, Settlement]] = []
         seen = self._planner.without_held(plan, counts) if plan.leased else counts
         for limit, hits, place, known, local, _, settles, _ in plan.limits:
             count = known if place is None else seen[place]
@@ -265,10 +264,10 @@ class Limiter:
                 continue
             decided(limit, hits, count.value, count.over, local)
             if limit.rule.mode is _RESERVE:
-                reservations.append((_free(limit.rule.label, reservations), Settlement(hits, now)))
+                reservations.append((free_label(limit.rule.label, reservations), Settlement(hits, now)))
             elif count.over and stored and not local:
                 self._planner.remember(limit, now)
-        return answers
+        return answers, tuple(reservations)
 
     def _over(self, answers: Sequence[Status]) -> bool:
         """Whether the call is denied: by any rule that is no quota, or by every quota together."""
@@ -281,9 +280,3 @@ class Limiter:
             elif answer.over:
                 return True
         return quotas > 0 and quotas == quotas_over
-
-
-def _free(label: str, taken: Sequence[tuple[str, Settlement]]) -> str:
-    """The label; with a number when the call has met the same rule before: `label#2`."""
-    number = sum(one == label or one.startswith(f"{label}#") for one, _ in taken) if taken else 0
-    return f"{label}#{number + 1}" if number else label

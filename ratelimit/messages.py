@@ -31,6 +31,7 @@ _STATUSES = number(RateLimitResponse, "statuses")
 _HEADERS = number(RateLimitResponse, "response_headers_to_add")
 _RAW_BODY = number(RateLimitResponse, "raw_body")
 _METADATA = number(RateLimitResponse, "dynamic_metadata")
+_VALUE_TAG = tag(number(HeaderValue, "value"))
 _REMAINING = number(_Status, "limit_remaining")
 _REMAINING_TAG = tag(_REMAINING, 0)
 _MOST_VERDICTS = 256  # of one rule
@@ -152,6 +153,14 @@ def _verdict(over: bool, rule: Rule, reset_seconds: int) -> bytes:
     return bytes(status.SerializeToString())
 
 
-@lru_cache(maxsize=4096)
 def _header(name: str, value: str) -> bytes:
-    return piece(_HEADERS, bytes(HeaderValue(key=name, value=value).SerializeToString()))
+    """A `HeaderValue`. What remains of a limit is another text each time: so it is joined, and not remembered."""
+    if not value:
+        return piece(_HEADERS, _header_name(name))
+    text = value.encode()
+    return piece(_HEADERS, b"".join((_header_name(name), _VALUE_TAG, varint(len(text)), text)))
+
+
+@lru_cache(maxsize=256)
+def _header_name(name: str) -> bytes:
+    return bytes(HeaderValue(key=name).SerializeToString())

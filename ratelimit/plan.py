@@ -44,8 +44,8 @@ class Plan:
     It is true of one rule set and one second.
     """
 
-    __slots__ = ("cached", "hits", "leased", "limits", "mark", "operations", "plain", "planner", "quota", "second",
-                 "single", "widths")  # fmt: skip
+    __slots__ = ("cached", "hits", "leased", "limits", "mark", "operations", "plain", "planner", "quota", "reserved",
+                 "second", "single", "widths")  # fmt: skip
 
     def __init__(self, planner: Planner, mark: object, second: int) -> None:
         self.planner = planner
@@ -60,6 +60,7 @@ class Plan:
         self.operations: list[Operation] = []
         self.widths: list[int] = []
         self.hits: list[int] = []
+        self.reserved: tuple[tuple[str, Settlement], ...] = ()  # of a plain plan: what it reserves, by label
 
 
 class Planner:
@@ -128,6 +129,8 @@ class Planner:
         if plan.cached and self._options.stop_when_over:
             # One is known to be over: the others are looked at, and not counted.
             plan.operations = [one if one.action is Action.ADJUST else one._replace(hits=0) for one in plan.operations]
+        if plan.plain:
+            plan.reserved = _reserved(plan)
         return plan
 
     def _plain(self, plan: Plan, limit: Limit, hits: int, now: int) -> None:
@@ -259,6 +262,20 @@ class Planner:
                 self.leases.refused(operation.key, counts[one.operation].value)
             else:
                 self.leases.granted(operation.key, operation.hits, one.hits, counts[one.operation].value)
+
+
+def _reserved(plan: Plan) -> tuple[tuple[str, Settlement], ...]:
+    reservations: list[tuple[str, Settlement]] = []
+    for one in plan.limits:
+        if one.limit.rule.mode is Mode.RESERVE:
+            reservations.append((free_label(one.limit.rule.label, reservations), Settlement(one.hits, plan.second)))
+    return tuple(reservations)
+
+
+def free_label(label: str, taken: Sequence[tuple[str, Settlement]]) -> str:
+    """The label; with a number when the call has met the same rule before: `label#2`."""
+    number = sum(one == label or one.startswith(f"{label}#") for one, _ in taken) if taken else 0
+    return f"{label}#{number + 1}" if number else label
 
 
 class Again(NamedTuple):

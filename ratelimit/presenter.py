@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ratelimit.decision import Decision, Status
 from ratelimit.options import Options
 
 
-@dataclass(frozen=True, slots=True)
-class Presentation:
+class Presentation(NamedTuple):
     """Headers for every answer, and the body of Envoy's own answer when the call is over its limit."""
 
     headers: tuple[tuple[str, str], ...] = ()
