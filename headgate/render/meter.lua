@@ -126,7 +126,10 @@ local function scan(meter, s)
     local a, b = find(s, 'usage"', i, true)
     if not a then break end
     i = b + 1
-    if a > 1 and byte(s, a - 1) == 34 and byte(s, a - 2) ~= 92 then
+    local c = byte(s, i + 1)
+    if c == 32 then c = byte(s, i + 2) end
+    -- Most chunks say `"usage":null`, and are passed over without a pattern.
+    if c ~= 110 and a > 1 and byte(s, a - 1) == 34 and byte(s, a - 2) ~= 92 then
       local _, brace = find(s, '^%s*:%s*{', i)
       if brace then
         local last = take(meter, s, brace)
@@ -164,9 +167,17 @@ local function missing_end(before, tail)
   return sub(text, -2) == "\n\n" and TRUNCATED or "\n\n" .. TRUNCATED
 end
 
--- Whether a finish reason stands in `s`, as it is usually written: it may come long before the end.
+-- Whether a finish reason stands in `s`, as it is usually written: it may come long before the end. A plain search stops
+-- at every byte like the first of what it looks for: of all in a chunk `_` is one of the rarest.
 local function finishes(s)
-  return find(s, '"finish_reason":"', 1, true) or find(s, '"finish_reason": "', 1, true)
+  local i = 1
+  while true do
+    local a, b = find(s, '_reason":', i, true)
+    if not a then return false end
+    local c = byte(s, b + 1)
+    if (c == 34 or c == 32 and byte(s, b + 2) == 34) and sub(s, a - 7, a - 1) == '"finish' then return true end
+    i = b + 1
+  end
 end
 
 local function watch(handle, chunks, kept)
@@ -335,8 +346,10 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if OVERHEAD then tell_overhead(headers, metadata) end
   local usage = metadata:get("headgate.usage")
-  local facts = metadata:get("headgate")
-  if not (usage or LIMITS or facts and facts.estimate) then return end   -- no answer of a provider
+  if not (usage or LIMITS) then
+    local facts = metadata:get("headgate")
+    if not (facts and facts.estimate) then return end   -- no answer of a provider
+  end
   if usage and usage.limits then tell_limits(headers, usage.limits) end
   local status = tonumber(headers:get(":status"))
   if status == 101 then return listen(handle) end
