@@ -19,7 +19,7 @@ from extproc.cache.usage import Usage
 from extproc.messages import ORDER_METADATA
 from extproc.processor import METADATA, USAGE_METADATA
 from extproc.targets import Target
-from ratelimit.messages import DECISION_FIELD
+from ratelimit.messages import DECISION_FIELD, reservation_field
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
@@ -27,6 +27,8 @@ _SLICE = 8  # entries between two looks at what else there is to do: about a qua
 RATELIMIT_METADATA = "envoy.filters.http.ratelimit"  # where Envoy keeps what the rate-limit service said
 
 
+TOKENS = "tokens"  # the limit that is settled
+_RESERVED = reservation_field(TOKENS)
 _NOTHING: Mapping[str, Value] = {}
 _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.values_by_name.items()}
 
@@ -37,8 +39,8 @@ class RequestRecord(NamedTuple):
     `cluster`, `provider` and `target_model` say who was asked last: whoever served it. `route` is Envoy's name of the
     route, and `first_group` its group that was to be tried first, unless there was exactly one attempt.
     `first_byte_seconds` counts from the request, `answered_seconds` from the start of the attempt that was answered.
-    `reservation` is what the limits inside ext_proc reserved, `charged` the tokens to settle it with: what the provider
-    reported, else the estimate, and 0 for an error.
+    `reservation` is what the limits reserved and nobody else settles, `charged` the tokens to settle it with: what the
+    provider reported, else the estimate, and 0 for an error.
     """
 
     request_id: str
@@ -78,8 +80,9 @@ class RequestRecord(NamedTuple):
         return self.decision_seconds + (self.limit_seconds or 0.0)
 
 
-def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRecord:
-    """The record of one log entry. `targets` knows who Envoy's clusters are."""
+def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target], *, settling: bool = False) -> RequestRecord:
+    """The record of one log entry. `targets` knows who Envoy's clusters are. `settling`: Envoy does not itself settle
+    what the rate-limit service has reserved."""
     common, request = entry.common_properties, entry.request
     metadata = common.metadata.filter_metadata
     facts = metadata[METADATA].fields if METADATA in metadata else _NOTHING
@@ -122,7 +125,7 @@ def read(entry: HTTPAccessLogEntry, targets: Mapping[str, Target]) -> RequestRec
         attempts=common.upstream_request_attempt_count,
         flags=flags,
         worker=_whole(facts, "worker"),
-        reservation=_text(facts, "reservation"),
+        reservation=_text(facts, "reservation") or (_text(service, _RESERVED) if settling else ""),
         charged=total if total is not None else estimate or 0,
     )
 
@@ -181,6 +184,7 @@ Sink: TypeAlias = Callable[[Sequence[RequestRecord]], Awaitable[None] | None]
 AttemptSink: TypeAlias = Callable[[Sequence[HTTPAccessLogEntry]], None]
 ATTEMPT_LOG = "headgate.attempts"  # the log of failed attempts
 ANSWER_LOG = "headgate.answers"  # the log of requests whose answers are to be kept
+SETTLING = "+settle"  # a log's name ends so when what Envoy's ratelimit filter has reserved is settled from it
 
 
 class Answers(Protocol):
@@ -196,7 +200,7 @@ class Answers(Protocol):
 class _Log:
     """One stream of log messages: of requests, those whose answers are to be kept apart, or of failed attempts."""
 
-    __slots__ = ("_answers", "_attempts", "_ended", "_kind", "_sink", "_targets")
+    __slots__ = ("_answers", "_attempts", "_ended", "_kind", "_settling", "_sink", "_targets")
 
     def __init__(
         self,
@@ -210,12 +214,14 @@ class _Log:
         self._targets = targets
         self._answers = answers
         self._kind = ""
+        self._settling = False
         self._ended = False
 
     def on_message(self, message: StreamAccessLogsMessage) -> Step | Awaitable[Step]:
         entries = message.http_logs.log_entry
         if message.identifier.log_name:  # only the first message of a stream has one
-            self._kind = message.identifier.log_name
+            self._kind = message.identifier.log_name.removesuffix(SETTLING)
+            self._settling = self._kind != message.identifier.log_name
         if self._kind == ATTEMPT_LOG:
             self._attempts(entries)
             return NOTHING
@@ -229,7 +235,8 @@ class _Log:
             for entry in entries:
                 self._answers.take(entry)
         targets = self._targets()
-        return self._sink([read(entry, targets) for entry in entries])
+        settling = self._settling
+        return self._sink([read(entry, targets, settling=settling) for entry in entries])
 
     async def _in_slices(self, entries: Sequence[HTTPAccessLogEntry]) -> Step:
         """A few at a time: decisions that come meanwhile must not wait for a whole batch."""

@@ -1,8 +1,8 @@
-"""Limits decided inside ext_proc (`limits.enforce: in_process`), by the rate-limit service's limiter used as a library.
+"""Limits by the rate-limit service's limiter used as a library: decided here, or only settled.
 
-One gRPC call per request instead of three: a request is asked about before it is forwarded, and settled when Envoy's
-access log says what it used. The descriptors are those that Envoy's ratelimit filter would send, so both topologies
-count in the same counters.
+With `limits.enforce: in_process` a request costs one gRPC call instead of two: it is asked about before it is
+forwarded. In both topologies it is settled when Envoy's access log says what it used (unless Envoy calls for it,
+`limits.settle: call`). The descriptors are those of Envoy's ratelimit filter, so all count in the same counters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from extproc.accesslog import TOKENS as TOKENS
 from extproc.accesslog import RequestRecord
 from extproc.context import Exchange, MetadataValue, Reply
 from extproc.providers import openai
@@ -24,7 +25,7 @@ from sidecar.waiting import Mapped
 
 DOMAIN = "headgate"
 KEY, LIMIT = "key", "limit"  # the entries of a descriptor
-REQUESTS, TOKENS = "requests", "tokens"  # what is limited
+REQUESTS = "requests"  # what is limited, beside `TOKENS`
 
 RESERVATION = "reservation"  # metadata: what is to be settled
 SHOWN = "limits"  # metadata of the usage, for the meter: `requests 60 59 12s,tokens …` become headers of the answer

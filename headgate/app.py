@@ -106,7 +106,8 @@ class Sidecar:
         in_process = settings.limits.enforce == "in_process"
         # Answers from the cache count where they are found: ext_proc alone needs shared counters, too.
         counts_hits = settings.has_cache and settings.store != MEMORY
-        counts = in_process or only != "extproc" or counts_hits
+        settles = settings.settles_in_log and settings.store != MEMORY
+        counts = in_process or only != "extproc" or counts_hits or settles
         self._store = open_store(settings.store) if counts else None
         limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
@@ -117,6 +118,7 @@ class Sidecar:
             limits = self._limits(limiter) if in_process and limiter is not None else None
             cache = self._caching.cache if self._caching is not None else None
             hit_limits = self._limits(limiter) if limiter is not None and cache is not None else None
+            settler = self._limits(limiter) if limiter is not None and settings.settles_in_log else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
                 external_processor(
@@ -130,9 +132,10 @@ class Sidecar:
                     Patience.of(settings.decision_timeout, settings.longest_wait),
                     self._caching.replays if self._caching is not None else None,
                     self._caching.semantic if self._caching is not None else None,
+                    seeds=not settings.settles_in_log,
                 ),
                 access_log(
-                    _sink(reporter, self._targets, limits),
+                    _sink(reporter, self._targets, settler),
                     self._targets.failed,
                     self._targets.targets,
                     Recorder(cache) if cache is not None else None,
@@ -377,13 +380,13 @@ class Sidecar:
         }
 
 
-def _sink(reporter: Reporter, targets: TargetWatch, limits: Limits | None) -> Sink:
-    """What becomes of finished requests; they are settled here where ext_proc decides the limits."""
+def _sink(reporter: Reporter, targets: TargetWatch, settler: Limits | None) -> Sink:
+    """What becomes of finished requests; they are settled here where Envoy does not call for it."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
         reporter.finished(records)
         targets.finished(records)
-        return limits.settle(records) if limits is not None else None
+        return settler.settle(records) if settler is not None else None
 
     return finished
 

@@ -179,6 +179,9 @@ def serve(
         if chosen == "ratelimit" and settings.limits.enforce == "in_process":
             what = "there is no rate-limit service with `limits.enforce: in_process`"
             fail(ConfigError([Problem("--only", "", what, "write extproc, or set `limits.enforce: envoy`")]))
+        if chosen == "extproc" and settings.settles_elsewhere:
+            what = "the counters are in the rate-limit service's own store, where no access log can settle them"
+            fail(ConfigError([Problem("--only", "", what, "set `limits.settle: call`, or use a Redis store")]))
         if settings.workers > 1 and worker is None:
             if not managed:
                 keep_copy(layout.started, file.text)

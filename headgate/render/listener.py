@@ -283,13 +283,18 @@ def _rate_limit(settings: Settings) -> Json:
         rate_limits=[
             {"actions": [key, requests]},
             {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
-            {
-                "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field(TOKENS))],
-                "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
-                "apply_on_stream_done": True,
-            },
+            *([] if settings.settles_in_log else [_settle(key, tokens)]),
         ],
     )
+
+
+def _settle(key: Json, tokens: Json) -> Json:
+    """The call with which Envoy corrects what was reserved (`limits.settle: call`)."""
+    return {
+        "actions": [key, tokens, _from_metadata(SETTLE, RATELIMIT_METADATA, reservation_field(TOKENS))],
+        "hits_addend": {"format": f"%DYNAMIC_METADATA({USAGE_METADATA}:total)%"},
+        "apply_on_stream_done": True,
+    }
 
 
 def _from_metadata(descriptor_key: str, namespace: str, field: str) -> Json:
@@ -307,8 +312,8 @@ def _meter(settings: Settings) -> Json:
     source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("keeper.lua", "meter.lua"))
     if settings.overhead_header:
         source = source.replace("local OVERHEAD = false", "local OVERHEAD = true")
-    if settings.limits.enforce == "in_process":
-        source = source.replace("local LIMITS = false", "local LIMITS = true")
+    if settings.settles_in_log:
+        source = source.replace("local SETTLED = false", "local SETTLED = true")
     captured = source.replace("local CACHE = false", "local CACHE = true")
     return typed(
         METER_FILTER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG
+from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG, SETTLING
 from extproc.balance.attempt import ANSWER_HEADERS
 from extproc.cache.cache import tickets_of
 from extproc.processor import CACHE_METADATA
@@ -52,7 +52,7 @@ def _access_log(settings: Settings) -> Json:
         "envoy.access_loggers.http_grpc",
         "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
         common_config={
-            "log_name": ACCESS_LOG,
+            "log_name": _named(ACCESS_LOG, settings),
             "grpc_service": grpc(EXTPROC_CLUSTER, 5),
             "transport_api_version": "V3",
             "buffer_flush_interval": seconds(_flush_interval(settings)),
@@ -62,11 +62,16 @@ def _access_log(settings: Settings) -> Json:
     return {**log, "filter": _ticket({"exact": ""}, otherwise=True)} if settings.has_cache else log
 
 
+def _named(log: str, settings: Settings) -> str:
+    """Whoever gets this log knows by its name whether Envoy calls for settlements: nothing is settled twice."""
+    return log + SETTLING if settings.settles_in_log and settings.limits.enforce == "envoy" else log
+
+
 def _flush_interval(settings: Settings) -> float:
     """How late we learn that a request has ended."""
     if any(model.strategy == "least_requests" for model in settings.models.values()):
         return 0.02  # one that has ended must not count as open for long
-    return 0.25 if settings.limits.enforce == "in_process" else 1.0  # so late is a reservation settled
+    return 0.1 if settings.settles_in_log else 1.0  # so late is a reservation settled
 
 
 def _answer_logs(settings: Settings) -> list[Json]:
@@ -83,7 +88,7 @@ def _answer_logs(settings: Settings) -> list[Json]:
                 "envoy.access_loggers.http_grpc",
                 "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
                 common_config={
-                    "log_name": ANSWER_LOG,
+                    "log_name": _named(ANSWER_LOG, settings),
                     "grpc_service": grpc(worker_cluster(worker, settings.workers), 5),
                     "transport_api_version": "V3",
                     "buffer_flush_interval": seconds(min(_ANSWER_SECONDS, _flush_interval(settings))),

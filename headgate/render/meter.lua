@@ -12,7 +12,7 @@
 -- in:  metadata headgate.usage {total: the estimate, strip: whether to take the usage event out, chunks: whether a
 --      stream is one of chat chunks,
 --      limits: what the limits say, where ext_proc has decided them}
--- out: metadata headgate.usage {total (where Envoy asks the rate-limit service to settle it),
+-- out: metadata headgate.usage {total (where Envoy calls the rate-limit service to settle it),
 --      detail: "total prompt completion cached", each a number or -}
 --
 -- Usage is cumulative, and may come in pieces (Anthropic: prompt first, completion last): of each number the largest of a
@@ -26,7 +26,7 @@ local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
 local MAX_LINE = 262144    -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
-local LIMITS = false       -- whether ext_proc has decided the limits (`limits.enforce: in_process`)
+local SETTLED = false      -- whether the access log settles what was reserved (`limits.settle: log`)
 
 -- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
 local function object_end(s, from)
@@ -152,7 +152,7 @@ local function publish(handle, meter)
   meter.changed = false
   local metadata = handle:streamInfo():dynamicMetadata()
   local total = math.min(meter.total, MAX_TOTAL)
-  if not LIMITS then metadata:set("headgate.usage", "total", total) end
+  if not SETTLED then metadata:set("headgate.usage", "total", total) end
   local detail = total .. " " .. (meter.prompt or "-") .. " " .. (meter.completion or "-") .. " " .. (meter.cached or "-")
   metadata:set("headgate.usage", "detail", detail)
 end
@@ -346,7 +346,7 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if OVERHEAD then tell_overhead(headers, metadata) end
   local usage = metadata:get("headgate.usage")
-  if not (usage or LIMITS) then
+  if not (usage or SETTLED) then
     local facts = metadata:get("headgate")
     if not (facts and facts.estimate) then return end   -- no answer of a provider
   end
@@ -354,7 +354,11 @@ function envoy_on_response(handle)
   local status = tonumber(headers:get(":status"))
   if status == 101 then return listen(handle) end
   if status >= 400 then
-    if usage then metadata:set("headgate.usage", LIMITS and "detail" or "total", LIMITS and "0 - - -" or 0) end
+    if SETTLED then
+      metadata:set("headgate.usage", "detail", "0 - - -")
+    elseif usage then
+      metadata:set("headgate.usage", "total", 0)
+    end
     return
   end
   local chunks = usage and usage.chunks and find(headers:get("content-type") or "", "text/event-stream", 1, true)

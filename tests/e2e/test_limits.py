@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,16 +16,19 @@ from tests.gateway import Answer, Gateway, chat, key_entry, post
 from tests.provider_thread import ProviderThread
 from tests.redis_server import RedisServer
 
-PLACES = [(store, enforce) for store in ("memory", "redis") for enforce in ("envoy", "in_process")]
+PLACES = [
+    *((store, enforce, "log") for store in ("memory", "redis") for enforce in ("envoy", "in_process")),
+    *((store, "envoy", "call") for store in ("memory", "redis")),
+]
 
 
 @pytest.fixture(scope="module", params=PLACES, ids="-".join)
 def gateway(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Gateway]:
-    store, enforce = request.param
+    store, enforce, settle = request.param
     with ProviderThread() as provider:
         config = {
             "store": "memory://" if store == "memory" else f"{redis_server.url}?db={PLACES.index(request.param)}",
-            "limits": {"enforce": enforce},
+            "limits": {"enforce": enforce, "settle": settle},
             "providers": {
                 "fake": {"dialect": "openai", "base_url": provider.base_url},
                 "down": {"dialect": "openai", "base_url": "http://127.0.0.1:9/v1"},
@@ -139,8 +143,9 @@ def test_a_key_without_limits_asks_nobody(gateway: Gateway) -> None:
 
 
 def test_a_request_asks_only_where_it_must(gateway: Gateway) -> None:
-    """Three calls where Envoy asks the rate-limit service, one where ext_proc decides."""
+    """Two calls where Envoy asks the rate-limit service and one more where it settles, one where ext_proc decides."""
     in_process = gateway.config["limits"]["enforce"] == "in_process"
+    asked = 2 if gateway.config["limits"]["settle"] == "call" else 1
     messages = gateway.metric("headgate_extproc_messages_total")
     calls = 0 if in_process else gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total")
     assert ask(gateway, "both", max_tokens=10).status == 200
@@ -149,7 +154,9 @@ def test_a_request_asks_only_where_it_must(gateway: Gateway) -> None:
         with pytest.raises(LookupError):
             gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total")
     else:
-        gateway.wait_for(lambda: gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total") == calls + 2)
+        gateway.wait_for(lambda: gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total") == calls + asked)
+        time.sleep(0.3)
+        assert gateway.envoy_stat("cluster.headgate_ratelimit.upstream_rq_total") == calls + asked
 
 
 def test_the_sdk_sees_a_rate_limit_error(gateway: Gateway) -> None:

@@ -59,6 +59,37 @@ def test_what_is_charged_without_any_usage_is_the_estimate() -> None:
     assert read(made, {}).charged == 300
 
 
+@pytest.mark.parametrize(("settling", "reservation"), [(True, "300@1790000000"), (False, "")])
+def test_what_the_service_reserved_is_settled_only_from_a_log_that_says_so(settling: bool, reservation: str) -> None:
+    made = entry()
+    service = made.common_properties.metadata.filter_metadata["envoy.filters.http.ratelimit"]
+    service.update({"reservation.requests": "1@1790000000", "reservation.tokens": "300@1790000000"})
+    record = read(made, {}, settling=settling)
+    assert (record.reservation, record.charged) == (reservation, 12)
+
+
+@pytest.mark.parametrize(
+    ("log", "settled"),
+    [("headgate", ""), ("headgate+settle", "5@1"), ("headgate.answers", ""), ("headgate.answers+settle", "5@1")],
+)
+def test_the_name_of_a_log_says_whether_envoy_settles(log: str, settled: str) -> None:
+    seen: list[RequestRecord] = []
+    method = access_log(seen.extend, lambda _: None, dict).methods[0]
+    assert isinstance(method, StreamMethod)
+    stream = method.open(CallContext("/x"))
+    message = StreamAccessLogsMessage()
+    message.identifier.log_name = log
+    made = entry()
+    made.common_properties.metadata.filter_metadata["envoy.filters.http.ratelimit"].update(
+        {"reservation.tokens": "5@1"}
+    )
+    message.http_logs.log_entry.append(made)
+    stream.on_message(message)
+    message.ClearField("identifier")
+    stream.on_message(message)
+    assert [one.reservation for one in seen] == [settled, settled]
+
+
 def test_the_time_of_both_services_is_ours() -> None:
     made = entry()
     made.common_properties.metadata.filter_metadata["envoy.filters.http.ratelimit"].update({"decision_us": 50})

@@ -89,6 +89,13 @@ def test_an_unknown_service_is_refused(tmp_path: Path) -> None:
     assert "extproc or ratelimit" in failed.stderr
 
 
+def test_ext_proc_alone_is_refused_where_it_could_not_settle(tmp_path: Path) -> None:
+    limited = config(tmp_path, keys=[key_entry("team-a", limits={"tokens": "10/year"})])
+    failed = run("serve", "-c", str(limited), "--only", "extproc", environment={"TEST_KEY": "k"})
+    assert failed.returncode == 1
+    assert "limits.settle: call" in failed.stderr
+
+
 def test_up_says_which_address_is_taken(tmp_path: Path) -> None:
     with ProviderThread() as provider:
         port = provider.provider.port

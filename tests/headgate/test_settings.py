@@ -178,3 +178,31 @@ def test_files_of_tls_are_tried(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_files(settings, file)
     assert [problem.path for problem in caught.value.problems] == ["tls", "providers.p.tls.ca"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "in_log", "elsewhere"),
+    [
+        ("", True, True),
+        ("limits: {settle: call}", False, False),
+        ("limits: {settle: log}", True, True),
+        ("workers: 2", False, False),
+        ("workers: 2\nlimits: {enforce: envoy}\nstore: redis://r", True, False),
+        ("limits: {enforce: in_process}", True, False),
+    ],
+)
+def test_who_settles(tmp_path: Path, lines: str, in_log: bool, elsewhere: bool) -> None:
+    text = EXAMPLE.replace("store: memory://                # redis://… rediss://… unix://…\n", "") + lines + "\n"
+    settings = load(tmp_path, text)
+    assert (settings.settles_in_log, settings.settles_elsewhere) == (in_log, elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("workers: 2\nlimits: {settle: log}", "the log reaches any worker"),
+        ("limits: {enforce: in_process, settle: call}", "no rate-limit service to call"),
+    ],
+)
+def test_who_cannot_settle(tmp_path: Path, lines: str, problem: str) -> None:
+    assert problem in problems(tmp_path, EXAMPLE + lines + "\n")

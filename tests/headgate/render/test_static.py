@@ -192,11 +192,11 @@ def test_only_a_cache_costs_anything() -> None:
         return logs, meter, manager["route_config"]["virtual_hosts"][0]["routes"]
 
     logs, meter, routes = parts(static())
-    assert (logs, list(meter)) == (["headgate"], ["@type", "default_source_code"])
+    assert (logs, list(meter)) == (["headgate+settle"], ["@type", "default_source_code"])
     models = {"gpt-4o": {"provider": "plain"}, "kept": {"targets": [{"provider": "plain"}], "cache": {"max_answer": 7}}}
     more = {"models": models, "cache": {"store": "redis://r"}, "store": "redis://r", "workers": 3}
     logs, captured, several = parts(static(**more))
-    assert logs == ["headgate.answers"] * 3 + ["headgate"]
+    assert logs == ["headgate.answers+settle"] * 3 + ["headgate+settle"]
     assert captured["default_source_code"] == meter["default_source_code"]
     assert "CACHE = false" in meter["default_source_code"]["inline_string"]
     assert "CACHE = true" in captured["source_codes"]["captured"]["inline_string"]
@@ -228,8 +228,24 @@ def test_ext_proc_fails_closed_and_never_sees_the_response() -> None:
 
 def test_rate_limits_stand_in_the_filters_own_configuration() -> None:
     bootstrap = static()
-    assert len(filters(bootstrap)["envoy.filters.http.ratelimit"]["rate_limits"]) == 3
+    assert len(filters(bootstrap)["envoy.filters.http.ratelimit"]["rate_limits"]) == 2
     assert len(_find(bootstrap, "rate_limits")) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "settling_call", "log"),
+    [
+        ({}, False, "headgate+settle"),
+        ({"settle": "call"}, True, "headgate"),
+        ({"enforce": "in_process"}, False, "headgate"),  # its reservations are ext_proc's own
+    ],
+)
+def test_what_was_reserved_is_settled_once(limits: Json, settling_call: bool, log: str) -> None:
+    bootstrap = static(limits=limits)
+    calls = [one for found in _find(bootstrap, "rate_limits") for one in found if one.get("apply_on_stream_done")]
+    assert bool(calls) is settling_call
+    logs = [found["log_name"] for found in _find(bootstrap, "common_config")]
+    assert [one for one in logs if one.partition("+")[0] == "headgate"] == [log]
 
 
 def test_every_provider_removes_foreign_credentials_before_its_own_goes_in() -> None:
