@@ -28,54 +28,54 @@ local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
 local SETTLED = false      -- whether the access log settles what was reserved (`limits.settle: log`)
 
--- Where the JSON object that opens at `from` ends, strings respected; nil when `s` ends first.
-local function object_end(s, from)
-  local depth, i = 0, from
-  while true do
-    local at = find(s, '["{}]', i)
-    if not at then return nil end
-    local c = byte(s, at)
-    i = at + 1
-    if c == 123 then
+-- What a usage object may say.
+local NUMBERS = { total_tokens = true, prompt_tokens = true, completion_tokens = true, cached_tokens = true,
+  input_tokens = true, output_tokens = true, cache_read_input_tokens = true, cache_creation_input_tokens = true }
+local LONGEST = 27   -- bytes of such a name
+
+-- Where the string whose first byte is at `i` ends: at its quote. nil when `s` ends first.
+local function string_end(s, i)
+  local c = byte(s, i)
+  while c ~= 34 do
+    if not c then return nil end
+    i = i + (c == 92 and 2 or 1)
+    c = byte(s, i)
+  end
+  return i
+end
+
+-- Where the JSON object that opens at `i` ends, and the first number behind each of its NUMBERS, wherever in it; nil when
+-- `s` ends first. Byte by byte, which LuaJIT compiles, as it does no pattern.
+local function read_object(s, i)
+  local numbers, depth, name = {}, 0, ""
+  local c = byte(s, i)
+  while c do
+    if c == 34 then
+      local last = string_end(s, i + 1)
+      if not last then return nil end
+      name = last - i <= LONGEST + 1 and sub(s, i + 1, last - 1) or ""
+      i = last
+    elseif c == 58 and NUMBERS[name] and not numbers[name] then
+      repeat
+        i = i + 1
+        c = byte(s, i)
+      until not c or c > 32
+      local value
+      while c and c >= 48 and c <= 57 do
+        value = (value or 0) * 10 + c - 48
+        i = i + 1
+        c = byte(s, i)
+      end
+      numbers[name] = value
+      i = i - 1
+    elseif c == 123 then
       depth = depth + 1
     elseif c == 125 then
       depth = depth - 1
-      if depth == 0 then return at end
-    else
-      while true do
-        local q = find(s, '["\\]', i)
-        if not q then return nil end
-        if byte(s, q) == 34 then i = q + 1; break end
-        i = q + 2
-      end
+      if depth == 0 then return i, numbers end
     end
-  end
-end
-
--- The number that stands behind a name in an object without strings that hold quotes.
-local function plainly(object, name)
-  local _, b = find(object, '"' .. name .. '"', 1, true)
-  return b and tonumber(match(object, '^%s*:%s*(%d+)', b + 1))
-end
-
--- The same for an object whose strings may hold anything.
-local function carefully(object, name)
-  local i = 1
-  while true do
-    local a = find(object, '"', i, true)
-    if not a then return nil end
-    local last = a + 1
-    while true do
-      local q = find(object, '["\\]', last)
-      if not q then return nil end
-      if byte(object, q) == 34 then last = q; break end
-      last = q + 2
-    end
-    if sub(object, a + 1, last - 1) == name then
-      local value = match(object, '^%s*:%s*(%d+)', last + 1)
-      if value then return tonumber(value) end
-    end
-    i = last + 1
+    i = i + 1
+    c = byte(s, i)
   end
 end
 
@@ -87,13 +87,13 @@ local function sum(a, b)
   return b and (a or 0) + b or a
 end
 
-local function record(meter, object, number)
-  local total = number(object, "total_tokens")
-  local prompt = number(object, "prompt_tokens") or number(object, "input_tokens")
-  local completion = number(object, "completion_tokens") or number(object, "output_tokens")
-  local cached = number(object, "cached_tokens")
+local function record(meter, found)
+  local total = found.total_tokens
+  local prompt = found.prompt_tokens or found.input_tokens
+  local completion = found.completion_tokens or found.output_tokens
+  local cached = found.cached_tokens
   if not total and prompt then   -- Anthropic: no total, and what came from its cache is counted apart
-    local read, written = number(object, "cache_read_input_tokens"), number(object, "cache_creation_input_tokens")
+    local read, written = found.cache_read_input_tokens, found.cache_creation_input_tokens
     prompt, cached = prompt + (read or 0) + (written or 0), cached or read
   end
   local join = meter.join
@@ -103,20 +103,6 @@ local function record(meter, object, number)
     total = join == sum and (prompt or 0) + (completion or 0) or (meter.prompt or 0) + (meter.completion or 0)
   end
   if total then meter.total, meter.changed = join(meter.total, total), true end
-end
-
--- The object that opens at `brace` is recorded. Returns where it ends, nil when `s` ends first.
-local function take(meter, s, brace)
-  -- %b{} knows no strings: it is right as long as none of the object holds a brace.
-  local _, last = find(s, '^%b{}', brace)
-  local object = last and sub(s, brace, last)
-  if object and not find(object, '\\', 1, true) and not find(object, '[{}][^"]*"%s*[:,%]}]') then
-    record(meter, object, plainly)
-    return last
-  end
-  last = object_end(s, brace)
-  if last then record(meter, sub(s, brace, last), carefully) end
-  return last
 end
 
 -- Searches `s` for usage objects. Returns whether one was complete, and what the next search must begin with.
@@ -132,8 +118,9 @@ local function scan(meter, s)
     if c ~= 110 and a > 1 and byte(s, a - 1) == 34 and byte(s, a - 2) ~= 92 then
       local _, brace = find(s, '^%s*:%s*{', i)
       if brace then
-        local last = take(meter, s, brace)
+        local last, numbers = read_object(s, brace)
         if last then
+          record(meter, numbers)
           found, i = true, last + 1
         else
           unfinished = a - 1
@@ -334,10 +321,19 @@ end
 
 -- What the rate-limit service would have added to the answer: `requests 60 59 12s,tokens 1000 990 12s`.
 local function tell_limits(headers, limits)
-  for what, limit, remaining, reset in string.gmatch(limits, '(%w+) (%d+) (%d+) (%w+)') do
-    headers:add("x-ratelimit-limit-" .. what, limit)
-    headers:add("x-ratelimit-remaining-" .. what, remaining)
-    headers:add("x-ratelimit-reset-" .. what, reset)
+  local i = 1
+  while true do
+    local a = find(limits, " ", i, true)
+    local b = a and find(limits, " ", a + 1, true)
+    local c = b and find(limits, " ", b + 1, true)
+    if not c then return end
+    local comma = find(limits, ",", c + 1, true)
+    local what = sub(limits, i, a - 1)
+    headers:add("x-ratelimit-limit-" .. what, sub(limits, a + 1, b - 1))
+    headers:add("x-ratelimit-remaining-" .. what, sub(limits, b + 1, c - 1))
+    headers:add("x-ratelimit-reset-" .. what, sub(limits, c + 1, comma and comma - 1))
+    if not comma then return end
+    i = comma + 1
   end
 end
 
