@@ -24,7 +24,8 @@ def build_rules(settings: Settings) -> RuleSet:
 
 
 def _limit(what: str, rate: Rate) -> Node:
-    return Node(LIMIT, what, Rule(rate, Mode.RESERVE, label=what))
+    # A request is one request, whatever becomes of it: only tokens are settled.
+    return Node(LIMIT, what, Rule(rate, Mode.RESERVE, label=what, final=what == REQUESTS))
 
 
 def present(decision: Decision) -> Presentation:

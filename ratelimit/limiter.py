@@ -264,7 +264,8 @@ class Limiter:
                 continue
             decided(limit, hits, count.value, count.over, local)
             if limit.rule.mode is _RESERVE:
-                reservations.append((free_label(limit.rule.label, reservations), Settlement(hits, now)))
+                if not limit.rule.final:
+                    reservations.append((free_label(limit.rule.label, reservations), Settlement(hits, now)))
             elif count.over and stored and not local:
                 self._planner.remember(limit, now)
         return answers, tuple(reservations)

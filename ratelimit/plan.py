@@ -267,7 +267,7 @@ class Planner:
 def _reserved(plan: Plan) -> tuple[tuple[str, Settlement], ...]:
     reservations: list[tuple[str, Settlement]] = []
     for one in plan.limits:
-        if one.limit.rule.mode is Mode.RESERVE:
+        if one.limit.rule.mode is Mode.RESERVE and not one.limit.rule.final:
             reservations.append((free_label(one.limit.rule.label, reservations), Settlement(one.hits, plan.second)))
     return tuple(reservations)
 

@@ -50,7 +50,8 @@ class Rule:
     hits denied when nothing is left. `burst` is what a TOKEN_BUCKET or GCRA lets through at once, 0 the amount.
     `local_share` is the part of the limit that a process allows by itself (`OnError.LOCAL`), 0 to 1.
     `lease` hits are taken from the store at once and given out by this process without asking again; 0 asks each time.
-    `detailed` shows the values of every entry in the metrics.
+    `detailed` shows the values of every entry in the metrics. What a `final` rule reserves is told nobody: it is never
+    settled.
     """
 
     rate: Rate
@@ -68,6 +69,7 @@ class Rule:
     on_error: OnError = OnError.ERROR
     local_share: float = 0.0
     lease: int = 0
+    final: bool = False
     several: bool = False  # one of several limits of its descriptor: its counter carries its window's name
     # What others keep with a rule because they need it again: encoded answers, by verdict.
     memo: dict[tuple[bool, int], bytes] = field(default_factory=dict, repr=False, compare=False)

@@ -33,6 +33,11 @@ def test_rules_are_those_of_the_keys() -> None:
     assert all(child.rule is not None and child.rule.mode is Mode.RESERVE for child in node.children)
 
 
+def test_only_tokens_wait_to_be_settled() -> None:
+    decision = decide(Limiter(MemoryStore(), lambda: 30.0), 40)
+    assert [(label, settlement.reserved) for label, settlement in decision.reservations] == [("tokens", 40)]
+
+
 def test_headers_and_error() -> None:
     limiter = Limiter(MemoryStore(), lambda: 60 * 60 * 24 + 30)
     shown = present(decide(limiter, 40))
