@@ -78,7 +78,7 @@ def test_from_a_checkout(tmp_path: Path) -> None:
     script = f"cd checkout\n{up.strip()} &\n{UNTIL_READY}{curl}"
     done = run(moved(script), tmp_path, {**os.environ, "PYTHONPATH": str(checkout)})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("data: [DONE]")
+    assert "data: [DONE]" in done.stdout.splitlines()  # the gateway, ready, may print its own last lines behind it
 
 
 def test_from_a_wheel(tmp_path: Path) -> None:
