@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from headgate.render.clusters import HTTP_OPTIONS
 from headgate.render.layout import EXTPROC_CLUSTER, RATELIMIT_CLUSTER
 from headgate.render.values import Json
-from ratelimit.rules import SETTLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +78,10 @@ def _without_route_field(*fields: str) -> Callable[[Json], None]:
     return apply
 
 
-def _without_settle(bootstrap: Json) -> None:
-    config = _filter(bootstrap, "envoy.filters.http.ratelimit")
-    config["rate_limits"] = [one for one in config["rate_limits"] if not one.get("apply_on_stream_done")]
-
-
 def _without_token_limit(bootstrap: Json) -> None:
-    """Requests are limited, tokens are neither reserved nor settled."""
+    """Requests are limited, tokens are not reserved."""
     config = _filter(bootstrap, "envoy.filters.http.ratelimit")
     config["rate_limits"] = config["rate_limits"][:1]
-    assert SETTLE not in str(config["rate_limits"])
 
 
 def _without_ext_proc(bootstrap: Json) -> None:
@@ -143,8 +136,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("- early header mutation", _without_manager_field("early_header_mutation_extensions")),
     Ablation("- local_reply_config", _without_manager_field("local_reply_config")),
     Ablation("- body_size_limit", _without_filter("envoy.filters.http.match_delegate")),
-    Ablation("- settle descriptor", _without_settle),
-    Ablation("- token limit (reserve and settle)", _without_token_limit),
+    Ablation("- token limit", _without_token_limit),
     Ablation("- ratelimit filter", _without_filter("envoy.filters.http.ratelimit")),
     Ablation(
         "- ratelimit filter and lua meter",

@@ -104,7 +104,8 @@ class ExtProcAlone(ServiceAlone):
     target_model = _TARGET_MODEL
 
     def overlay(self) -> gateway.Config:
-        return {"models": {MODEL: {"model": _TARGET_MODEL}}}
+        # Nobody reserves or settles here; with an embedded store nobody could.
+        return {"models": {MODEL: {"model": _TARGET_MODEL}}, "limits": {"settle": "call"}}
 
     def filter(self, settings: Settings) -> Json:
         whole = listener(settings, route_source={}, certificate_source=None)

@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from envoy.config.core.v3.base_pb2 import RequestMethod
-from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
+from envoy.data.accesslog.v3.accesslog_pb2 import (
+    AccessLogCommon,
+    DownstreamPeriodic,
+    DownstreamStart,
+    DownstreamTunnelSuccessfullyEstablished,
+    HTTPAccessLogEntry,
+)
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
@@ -30,6 +36,8 @@ RATELIMIT_METADATA = "envoy.filters.http.ratelimit"  # where Envoy keeps what th
 TOKENS = "tokens"  # the limit that is settled
 _RESERVED = reservation_field(TOKENS)
 _NOTHING: Mapping[str, Value] = {}
+# Entries about requests that have not ended: somebody's own Envoy may write them, too (`access_log_options`).
+_UNFINISHED = frozenset({DownstreamStart, DownstreamPeriodic, DownstreamTunnelSuccessfullyEstablished})
 _METHODS = {value.number: name for name, value in RequestMethod.DESCRIPTOR.values_by_name.items()}
 
 
@@ -148,7 +156,10 @@ def _detail(text: str) -> tuple[int | None, int | None, int | None, int | None]:
     """Total, prompt, completion and cached tokens as the meter wrote them; nothing when it saw no usage."""
     if not text:
         return None, None, None, None
-    total, prompt, completion, cached = [None if part == "-" else int(part) for part in text.split(" ")]
+    try:
+        total, prompt, completion, cached = [None if part == "-" else int(part) for part in text.split(" ")]
+    except ValueError:  # of an older meter, that wrote large numbers as 1e+14
+        return None, None, None, None
     return total, prompt, completion, cached
 
 
@@ -231,6 +242,7 @@ class _Log:
         return NOTHING if waiting is None else self._later(waiting)
 
     def _take(self, entries: Sequence[HTTPAccessLogEntry]) -> Awaitable[None] | None:
+        entries = [one for one in entries if one.common_properties.access_log_type not in _UNFINISHED]
         if self._kind == ANSWER_LOG and self._answers is not None:
             for entry in entries:
                 self._answers.take(entry)

@@ -155,14 +155,12 @@ def describe(exchange: Exchange) -> Facts:
     return found
 
 
-def for_envoy(facts: Facts, exchange: Exchange, *, seeded: bool) -> Facts:
-    """`facts` with what Envoy's own ratelimit filter needs: whom to ask about, and, `seeded`, the usage to settle.
+def for_envoy(facts: Facts, exchange: Exchange) -> Facts:
+    """`facts` with what Envoy's own ratelimit filter needs: whom to ask about, and the usage to settle.
 
-    Its seed is the estimate, so that a stream that ends without a usage is charged it.
+    The usage is seeded with the estimate, so that a stream that ends without one is charged it.
     """
     if exchange.key is None or not exchange.order or not exchange.key.limited:
         return facts
-    if not seeded:
-        return {**facts, METADATA: {**facts[METADATA], "limited_key": exchange.key.name}}
     usage = {**facts.get(USAGE_METADATA, {}), "total": exchange.estimate}
     return {**facts, METADATA: {**facts[METADATA], "limited_key": exchange.key.name}, USAGE_METADATA: usage}

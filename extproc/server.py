@@ -68,7 +68,7 @@ class _Stream:
 
     __slots__ = (
         "_answers", "_cache", "_clock", "_exchange", "_hit_limits", "_limits", "_observer", "_patience", "_processor",
-        "_replays", "_seconds", "_seeds", "_signature",
+        "_replays", "_seconds", "_signature",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +83,6 @@ class _Stream:
         patience: Patience | None,
         replays: Replays | None,
         semantic: SemanticCache | None,
-        seeds: bool,
     ) -> None:
         self._processor = processor
         self._clock = clock
@@ -95,7 +94,6 @@ class _Stream:
         self._hit_limits = hit_limits
         self._patience = patience
         self._replays = replays
-        self._seeds = seeds
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
@@ -209,7 +207,7 @@ class _Stream:
         if isinstance(outcome, Reply):
             return self._reply(exchange, outcome, started)
         if self._limits is None:
-            return self._forward(outcome, for_envoy(outcome.metadata, exchange, seeded=self._seeds), started)
+            return self._forward(outcome, for_envoy(outcome.metadata, exchange), started)
         if exchange.key is None or not exchange.key.limited:
             return self._forward(outcome, outcome.metadata, started)
         verdict = self._limits.ask(exchange)
@@ -281,8 +279,6 @@ def external_processor(
     patience: Patience | None = None,
     replays: Replays | None = None,
     semantic: SemanticCache | None = None,
-    *,
-    seeds: bool = True,
 ) -> Service:
     """The service for `processor`. `clock` counts seconds and never goes back.
 
@@ -290,16 +286,13 @@ def external_processor(
     signs what it decides with its number. `cache` is asked for models that have one; answers from it count against
     `hit_limits`, as requests without tokens. `patience`: what is done while a request waits for another's answer;
     without it Envoy must wait as long by itself. `replays` hold kept streams that are sent at a pace; without them all
-    are sent at once. `semantic` is asked in place of its `cache`, which it asks first. `seeds`: Envoy itself settles
-    what it had reserved, by the usage in its metadata.
+    are sent at once. `semantic` is asked in place of its `cache`, which it asks first.
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
     def opened(context: CallContext) -> _Stream | Replayer:
         if replays is not None and context.metadata.get(PURPOSE_HEADER) == TO_REPLAY:
             return Replayer(replays)
-        return _Stream(
-            processor, clock, observer, limits, signature, cache, hit_limits, patience, replays, semantic, seeds
-        )
+        return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience, replays, semantic)
 
     return Service(SERVICE, (StreamMethod("Process", messages.Request, opened),))

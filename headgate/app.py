@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
@@ -37,6 +37,7 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.reporting import Reporter
 from headgate.settings import Settings, load_settings, open_services, pinned
+from headgate.settling import Only, check_only
 from headgate.snapshot import build_snapshot
 from headgate.target_watch import TargetWatch
 from headgate.up.child import ENVOY_DIED
@@ -54,8 +55,6 @@ from sidecar.server import GrpcServer
 
 _log = structlog.get_logger("headgate")
 _PING_SECONDS = 0.5
-
-Only = Literal["extproc", "ratelimit"]
 
 
 def server_options(settings: Settings) -> ServerOptions:
@@ -84,6 +83,7 @@ class Sidecar:
     ) -> None:
         self._path = path
         self._worker = worker
+        self._only = only
         self._layout = layout
         self._watch = watch
         self._started = time.monotonic()
@@ -104,10 +104,9 @@ class Sidecar:
             forwarded=targets.forwarded,
         )
         in_process = settings.limits.enforce == "in_process"
-        # Answers from the cache count where they are found: ext_proc alone needs shared counters, too.
-        counts_hits = settings.has_cache and settings.store != MEMORY
-        settles = settings.settles_in_log and settings.store != MEMORY
-        counts = in_process or only != "extproc" or counts_hits or settles
+        # Answers from the cache count where they are found, and what was reserved is settled where the log comes:
+        # ext_proc alone needs shared counters, too.
+        counts = in_process or only != "extproc" or settings.store != MEMORY
         self._store = open_store(settings.store) if counts else None
         limiter = Limiter(self._store, time.time, reporter) if self._store is not None else None
         self._servers: dict[str, GrpcServer] = {}
@@ -118,7 +117,8 @@ class Sidecar:
             limits = self._limits(limiter) if in_process and limiter is not None else None
             cache = self._caching.cache if self._caching is not None else None
             hit_limits = self._limits(limiter) if limiter is not None and cache is not None else None
-            settler = self._limits(limiter) if limiter is not None and settings.settles_in_log else None
+            # Whether a log is one to settle from is Envoy's configuration to say, which may be older than ours.
+            settler = self._limits(limiter) if limiter is not None else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
                 external_processor(
@@ -132,7 +132,6 @@ class Sidecar:
                     Patience.of(settings.decision_timeout, settings.longest_wait),
                     self._caching.replays if self._caching is not None else None,
                     self._caching.semantic if self._caching is not None else None,
-                    seeds=not settings.settles_in_log,
                 ),
                 access_log(
                     _sink(reporter, self._targets, settler),
@@ -150,7 +149,7 @@ class Sidecar:
             )
         # Of several workers the first owns the embedded store: counted in one place, limits are exact.
         owns = number == 0 or settings.store != MEMORY
-        if limiter is not None and not in_process and owns:
+        if limiter is not None and not in_process and owns and only != "extproc":
             service = rate_limit_service(limiter, lambda: self._current.get().rules, present, time.perf_counter)
             listen = layout.ratelimit(settings, number)
             self._servers["ratelimit"] = GrpcServer(
@@ -268,6 +267,7 @@ class Sidecar:
                 check_files(settings, file)
                 credentials(settings, file)
             settings, fixed = pinned(settings, previous.settings)
+            check_only(self._only, settings)
             snapshot = build_snapshot(settings, version)
         except ConfigError as error:
             self._refused()
@@ -381,12 +381,13 @@ class Sidecar:
 
 
 def _sink(reporter: Reporter, targets: TargetWatch, settler: Limits | None) -> Sink:
-    """What becomes of finished requests; they are settled here where Envoy does not call for it."""
+    """What becomes of finished requests. They are settled first: whatever becomes of the reports."""
 
     def finished(records: Sequence[RequestRecord]) -> Awaitable[None] | None:
+        waiting = settler.settle(records) if settler is not None else None
         reporter.finished(records)
         targets.finished(records)
-        return settler.settle(records) if settler is not None else None
+        return waiting
 
     return finished
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from extproc.settings import NAME
 from headgate import __version__
-from headgate.app import Only, Sidecar
+from headgate.app import Sidecar
 from headgate.app import serve as serve_sidecar
 from headgate.cache_cli import cache_app
 from headgate.demo import DEMO_KEY, curl_line, free_port, until_listening, write_demo
@@ -29,6 +29,7 @@ from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.render_cli import layout_of, render_app
 from headgate.settings import Settings, load_settings, open_services, pinned
+from headgate.settling import Only, check_only
 from headgate.status_cli import print_status
 from headgate.terminal import fail
 from headgate.up.child import Child
@@ -176,12 +177,7 @@ def serve(
         logs.configure(settings.log.level, settings.log.format)
         layout = layout_of(settings)
         _private_folder(layout.folder)
-        if chosen == "ratelimit" and settings.limits.enforce == "in_process":
-            what = "there is no rate-limit service with `limits.enforce: in_process`"
-            fail(ConfigError([Problem("--only", "", what, "write extproc, or set `limits.enforce: envoy`")]))
-        if chosen == "extproc" and settings.settles_elsewhere:
-            what = "the counters are in the rate-limit service's own store, where no access log can settle them"
-            fail(ConfigError([Problem("--only", "", what, "set `limits.settle: call`, or use a Redis store")]))
+        check_only(chosen, settings)
         if settings.workers > 1 and worker is None:
             if not managed:
                 keep_copy(layout.started, file.text)

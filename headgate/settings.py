@@ -138,9 +138,7 @@ class LimitsSettings(Section):
         default="envoy", description="Envoy asks the rate-limit service, or ext_proc decides in its own call"
     )
     settle: Literal["log", "call"] | None = Field(
-        default=None,
-        description="how tokens are corrected when an answer has ended: from the access log, or by a call of Envoy's; "
-        "none: from the log, unless several workers share one embedded store",
+        default=None, description="tokens are settled from the access log, or by a call; none: see `headgate.settling`"
     )
     on_error: Literal["allow", "deny"] = "allow"
     # Long enough for a burst to queue: what times out is decided by `on_error`, and `allow` would then admit more
@@ -238,20 +236,6 @@ class Settings(PolicySettings):
         return any(model.cache is not None for model in self.models.values())
 
     @property
-    def settles_in_log(self) -> bool:
-        """Whether the access log settles what was reserved: it must reach a process that has the counters."""
-        if self.limits.enforce == "in_process" or self.limits.settle is not None:
-            return self.limits.settle != "call"
-        return self.workers == 1 or self.store != "memory://"
-
-    @property
-    def settles_elsewhere(self) -> bool:
-        """Whether ext_proc alone could not settle: the log comes to it, and the counters are in another process."""
-        limited = any(key.limits.tokens is not None for key in self.keys)
-        here = self.limits.enforce == "in_process" or self.store != "memory://"
-        return self.settles_in_log and limited and not here
-
-    @property
     def largest_message(self) -> int:
         """What Envoy may send us at once (bytes): a request's body, or a log entry with a kept answer in base64."""
         return max(self.max_body, LARGEST_ANSWER * 4 // 3 if self.has_cache else 0) + (2 << 20)
@@ -260,7 +244,8 @@ class Settings(PolicySettings):
     def has_paced(self) -> bool:
         """Whether kept streams of some model may be replayed at a pace. Fixed while running (`pinned`): connections
         that are older than the filter for it would miss it."""
-        return self._replays or any(_is_paced(model) for model in self.models.values())
+        caches = (model.cache for model in self.models.values())
+        return self._replays or any(cache is not None and cache.replay == "paced" for cache in caches)
 
     @property
     def semantic_models(self) -> list[str]:
@@ -337,12 +322,12 @@ class Settings(PolicySettings):
                 "with `limits.enforce: in_process` each worker would count in an embedded store of its own",
                 "use one worker, a Redis store, or `limits.enforce: envoy` (one worker then owns the store)",
             )
+        place = ("limits", "settle")
         if self.limits.enforce == "in_process" and self.limits.settle == "call":
             what = "with `limits.enforce: in_process` there is no rate-limit service to call"
-            yield Complaint(("limits", "settle"), what, "take it out")
+            yield Complaint(place, what, "take it out")
         elif self.workers > 1 and self.store == "memory://" and self.limits.settle == "log":
-            what = "the log reaches any worker, and one owns the embedded store"
-            yield Complaint(("limits", "settle"), what, "take it out, or use one worker or a Redis store")
+            yield Complaint(place, "the log reaches any worker, and one owns the embedded store", "take it out")
 
     def _cache_complaints(self) -> Iterator[Complaint]:
         if self.cache_store == "memory://":
@@ -365,10 +350,6 @@ def open_services(settings: Settings) -> list[str]:
             if not (host == "localhost" or host.startswith("127.") or host == "::1"):
                 found.append(name)
     return found
-
-
-def _is_paced(model: ModelSettings) -> bool:
-    return model.cache is not None and model.cache.replay == "paced"
 
 
 def _at_once(model: ModelSettings) -> ModelSettings:

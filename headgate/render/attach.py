@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from extproc.policy import Policy
 from extproc.processor import METADATA
+from headgate import settling
 from headgate.render.bootstrap import policy_of
 from headgate.render.clusters import all_clusters, system_ca
 from headgate.render.layout import Layout
@@ -73,6 +74,7 @@ def parts(settings: Settings, layout: Layout, secrets: Secrets, domains: Sequenc
 
     `ca` is the CA bundle for providers that name none, as Envoy sees it; empty: this machine's.
     """
+    settings = settling.attached(settings)
     policy = policy_of(settings)
     sleeping = [{**one, "disabled": True} for one in _filters(settings)]
     return Parts(

@@ -32,6 +32,7 @@ from headgate.render.local_replies import local_replies
 from headgate.render.logs import access_logs, attempt_log
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import Settings
+from headgate.settling import settles_in_log
 from ratelimit.messages import reservation_field
 from ratelimit.rules import SETTLE
 from ratelimit.storage import MEMORY
@@ -283,7 +284,7 @@ def _rate_limit(settings: Settings) -> Json:
         rate_limits=[
             {"actions": [key, requests]},
             {"actions": [key, tokens], "hits_addend": {"format": f"%DYNAMIC_METADATA({METADATA}:estimate)%"}},
-            *([] if settings.settles_in_log else [_settle(key, tokens)]),
+            *([] if settles_in_log(settings) else [_settle(key, tokens)]),
         ],
     )
 
@@ -312,7 +313,7 @@ def _meter(settings: Settings) -> Json:
     source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("keeper.lua", "meter.lua"))
     if settings.overhead_header:
         source = source.replace("local OVERHEAD = false", "local OVERHEAD = true")
-    if settings.settles_in_log:
+    if settles_in_log(settings):
         source = source.replace("local SETTLED = false", "local SETTLED = true")
     captured = source.replace("local CACHE = false", "local CACHE = true")
     return typed(

@@ -10,6 +10,7 @@ from extproc.recorder import ANSWER_HEADERS as CAPTURED_HEADERS
 from headgate.render.layout import ACCESS_LOG, EXTPROC_CLUSTER, worker_cluster
 from headgate.render.values import Json, grpc, seconds, typed
 from headgate.settings import Settings
+from headgate.settling import settles_in_log
 
 _ANSWER_SECONDS = 0.05
 
@@ -64,14 +65,14 @@ def _access_log(settings: Settings) -> Json:
 
 def _named(log: str, settings: Settings) -> str:
     """Whoever gets this log knows by its name whether Envoy calls for settlements: nothing is settled twice."""
-    return log + SETTLING if settings.settles_in_log and settings.limits.enforce == "envoy" else log
+    return log + SETTLING if settles_in_log(settings) and settings.limits.enforce == "envoy" else log
 
 
 def _flush_interval(settings: Settings) -> float:
     """How late we learn that a request has ended."""
     if any(model.strategy == "least_requests" for model in settings.models.values()):
         return 0.02  # one that has ended must not count as open for long
-    return 0.1 if settings.settles_in_log else 1.0  # so late is a reservation settled
+    return 0.1 if settles_in_log(settings) else 1.0  # so late is a reservation settled
 
 
 def _answer_logs(settings: Settings) -> list[Json]:

@@ -23,6 +23,7 @@ local LARGE = 1048576      -- bytes
 local SMALL = 256          -- shorter pieces are joined, so that the last few hold a stream's end
 local KEEP = 8             -- bytes carried over: a `"usage"` cut in two
 local MAX_OBJECT = 8192    -- an unfinished usage object is carried no further
+local MAX_WASTED = 65536   -- bytes of unfinished objects that one search looks at
 local MAX_LINE = 262144    -- an unfinished line is held no longer
 local MAX_TOTAL = 1000000000
 local OVERHEAD = false     -- whether answers tell our own time (`overhead_header`)
@@ -105,42 +106,54 @@ local function record(meter, found)
   if total then meter.total, meter.changed = join(meter.total, total), true end
 end
 
--- Searches `s` for usage objects. Returns whether one was complete, and what the next search must begin with.
-local function scan(meter, s)
-  local i, found, unfinished = 1, false, nil
+-- The first byte from `i` on that is no white space, and where it is.
+local function skip(s, i)
+  local c = byte(s, i)
+  while c and c <= 32 do
+    i = i + 1
+    c = byte(s, i)
+  end
+  return c, i
+end
+
+-- Searches `s` for usage objects. Returns whether one was complete, and what the next search must begin with: an object
+-- that has not ended, in which all else of `s` stands, else the last few bytes. `ends`: no more comes.
+local function scan(meter, s, ends)
+  local i, found, wasted = 1, false, 0
   while true do
     local a, b = find(s, 'usage"', i, true)
     if not a then break end
     i = b + 1
-    local c = byte(s, i + 1)
-    if c == 32 then c = byte(s, i + 2) end
-    -- Most chunks say `"usage":null`, and are passed over without a pattern.
-    if c ~= 110 and a > 1 and byte(s, a - 1) == 34 and byte(s, a - 2) ~= 92 then
-      local _, brace = find(s, '^%s*:%s*{', i)
-      if brace then
-        local last, numbers = read_object(s, brace)
-        if last then
-          record(meter, numbers)
-          found, i = true, last + 1
-        else
-          unfinished = a - 1
-        end
-      elseif find(s, '^%s*:?%s*$', i) then
-        unfinished = a - 1
+    if a > 1 and byte(s, a - 1) == 34 and byte(s, a - 2) ~= 92 then
+      local c, at = skip(s, i)
+      if c == 58 then c, at = skip(s, at + 1) end
+      local last, numbers
+      if c == 123 and wasted < MAX_WASTED then last, numbers = read_object(s, at) end
+      if last then
+        record(meter, numbers)
+        found, i = true, last + 1
+      elseif not c or c == 123 then   -- most say null
+        if not ends and #s - a < MAX_OBJECT then return found, sub(s, a - 1) end
+        wasted = wasted + #s - at
       end
     end
   end
-  if unfinished and #s - unfinished < MAX_OBJECT then return found, sub(s, unfinished) end
   return found, sub(s, -KEEP)
+end
+
+local min = math.min
+
+local function shown(tokens)
+  return tokens and min(tokens, MAX_TOTAL) or "-"
 end
 
 local function publish(handle, meter)
   if not meter.changed then return end
   meter.changed = false
   local metadata = handle:streamInfo():dynamicMetadata()
-  local total = math.min(meter.total, MAX_TOTAL)
+  local total = min(meter.total, MAX_TOTAL)
   if not SETTLED then metadata:set("headgate.usage", "total", total) end
-  local detail = total .. " " .. (meter.prompt or "-") .. " " .. (meter.completion or "-") .. " " .. (meter.cached or "-")
+  local detail = total .. " " .. shown(meter.prompt) .. " " .. shown(meter.completion) .. " " .. shown(meter.cached)
   metadata:set("headgate.usage", "detail", detail)
 end
 
@@ -195,7 +208,7 @@ local function watch(handle, chunks, kept)
     end
   end
   if n > 0 then
-    scan(meter, concat(parts, "", 1, n))
+    scan(meter, concat(parts, "", 1, n), true)
     publish(handle, meter)
   end
   if kept then hand_over(kept) end
@@ -300,14 +313,14 @@ local function strip(handle, kept)
       local text = not finished and missing_end(third .. second, last)
       if text or held.n > 0 then
         local rest = release(held, "")
-        scan(meter, carry .. rest)
+        scan(meter, carry .. rest, true)
         text = rest .. (text or "")
         chunk:setBytes(text)
         if kept then keep(kept, text) end
       end
     end
   end
-  scan(meter, release(held, ""))
+  scan(meter, release(held, ""), true)
   publish(handle, meter)
   if kept then hand_over(kept) end
 end
@@ -342,7 +355,7 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if OVERHEAD then tell_overhead(headers, metadata) end
   local usage = metadata:get("headgate.usage")
-  if not (usage or SETTLED) then
+  if not usage then
     local facts = metadata:get("headgate")
     if not (facts and facts.estimate) then return end   -- no answer of a provider
   end

@@ -41,6 +41,24 @@ def test_a_miss_then_a_hit(cache: Caching) -> None:
     assert len(cache.provider.requests) == 1
 
 
+@pytest.mark.parametrize("key", ["a", "limited"])
+def test_a_hit_is_not_metered(cache: Caching, key: str) -> None:
+    """No provider was asked, so no tokens were used."""
+    text = new_text()
+    cache.ask_and_keep(text, key)
+    lines = {}
+    for status in ("hit", "bypass"):
+        answer = cache.ask(text, key, control="no-store" if status == "bypass" else "")
+        assert said(answer)[0] == status
+        wanted = answer.header("x-request-id")
+        cache.gateway.wait_for(
+            lambda wanted=wanted: [one for one in cache.gateway.log_lines("request") if one["request_id"] == wanted]
+        )
+        (lines[status],) = [one for one in cache.gateway.log_lines("request") if one["request_id"] == wanted]
+    assert lines["hit"]["tokens"] is None
+    assert isinstance(lines["bypass"]["tokens"], int)
+
+
 def test_an_answer_ends_with_its_ttl(cache: Caching) -> None:
     text = new_text()
     cache.ask_and_keep(text, model="brief")

@@ -74,6 +74,12 @@ def test_every_shape_of_usage(house: House, shape: str, stream: bool, asked: boo
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_number_beyond_all_measure_is_capped(house: House, stream: bool) -> None:
+    _, line = measured(house, "usage_tokens=100000000000000", stream=stream)
+    assert (line["tokens"], line["prompt_tokens"], line["completion_tokens"]) == (1_000_000_000, 3, 1_000_000_000)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/completions"])
 def test_other_operations(house: House, path: str, stream: bool) -> None:
     _, line = measured(house, "usage_tokens=77", path=path, stream=stream)

@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Awaitable
 
 import pytest
-from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from envoy.data.accesslog.v3.accesslog_pb2 import (
+    AccessLogType,
+    DownstreamEnd,
+    DownstreamPeriodic,
+    DownstreamStart,
+    DownstreamTunnelSuccessfullyEstablished,
+    HTTPAccessLogEntry,
+)
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
 from extproc.accesslog import RequestRecord, access_log, read
@@ -88,6 +95,26 @@ def test_the_name_of_a_log_says_whether_envoy_settles(log: str, settled: str) ->
     message.ClearField("identifier")
     stream.on_message(message)
     assert [one.reservation for one in seen] == [settled, settled]
+
+
+@pytest.mark.parametrize("kind", [DownstreamStart, DownstreamPeriodic, DownstreamTunnelSuccessfullyEstablished])
+def test_what_has_not_ended_is_passed_over(kind: AccessLogType) -> None:
+    """Somebody's own Envoy may log requests while they run: each entry would settle once more."""
+    seen: list[RequestRecord] = []
+    method = access_log(seen.extend, lambda _: None, dict).methods[0]
+    assert isinstance(method, StreamMethod)
+    message = StreamAccessLogsMessage()
+    message.http_logs.log_entry.extend([entry(), entry()])
+    message.http_logs.log_entry[0].common_properties.access_log_type = kind
+    message.http_logs.log_entry[1].common_properties.access_log_type = DownstreamEnd
+    method.open(CallContext("/x")).on_message(message)
+    assert len(seen) == 1
+
+
+def test_a_number_that_is_none_costs_no_other_entry_anything() -> None:
+    made = entry()
+    made.common_properties.metadata.filter_metadata["headgate.usage"].update({"detail": "12 1e+14 inf -"})
+    assert (read(made, {}).total_tokens, read(made, {}).charged) == (None, 12)
 
 
 def test_the_time_of_both_services_is_ours() -> None:

@@ -181,23 +181,6 @@ def test_files_of_tls_are_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "in_log", "elsewhere"),
-    [
-        ("", True, True),
-        ("limits: {settle: call}", False, False),
-        ("limits: {settle: log}", True, True),
-        ("workers: 2", False, False),
-        ("workers: 2\nlimits: {enforce: envoy}\nstore: redis://r", True, False),
-        ("limits: {enforce: in_process}", True, False),
-    ],
-)
-def test_who_settles(tmp_path: Path, lines: str, in_log: bool, elsewhere: bool) -> None:
-    text = EXAMPLE.replace("store: memory://                # redis://… rediss://… unix://…\n", "") + lines + "\n"
-    settings = load(tmp_path, text)
-    assert (settings.settles_in_log, settings.settles_elsewhere) == (in_log, elsewhere)
-
-
-@pytest.mark.parametrize(
     ("lines", "problem"),
     [
         ("workers: 2\nlimits: {settle: log}", "the log reaches any worker"),
