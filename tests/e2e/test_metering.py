@@ -75,7 +75,7 @@ def test_every_shape_of_usage(house: House, shape: str, stream: bool, asked: boo
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_number_beyond_all_measure_is_capped(house: House, stream: bool) -> None:
-    _, line = measured(house, "usage_tokens=100000000000000", stream=stream)
+    _, line = measured(house, "usage_tokens=100000000000000", key="sk-team-a", stream=stream)
     assert (line["tokens"], line["prompt_tokens"], line["completion_tokens"]) == (1_000_000_000, 3, 1_000_000_000)
 
 
