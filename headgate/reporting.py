@@ -98,8 +98,8 @@ class Reporter(Unobserved):
             names = (label, "over" if over else "ok")
             counters = (self._metrics.limit_decisions.labels(*names), self._metrics.limit_hits.labels(*names))
             self._limits[label, over] = counters
-        counters[0].inc()
-        counters[1].inc(hits)
+        counters[0].value += 1
+        counters[1].value += hits
 
     def store_seconds(self, seconds: float) -> None:
         """The store answered."""

@@ -49,7 +49,7 @@ class Observer(Protocol):
         """A call was over, and passed because all limits are in the shadow (`Options.shadow`)."""
 
     def store_seconds(self, seconds: float) -> None:
-        """The store answered a decision after so many seconds."""
+        """The store answered a decision after so many seconds. Of one that answers at once nothing is told."""
 
     def store_failed(self, error: StoreError) -> None:
         """The store could not decide."""
@@ -125,7 +125,6 @@ class Limiter:
         plan = self._planner.plan(rules, request, int(now))
         if not plan.operations:
             return self._decision(plan, (), int(now))
-        started = self._timer()
         try:
             counts = self._store.apply(plan.operations, now)
             if isinstance(counts, list) and plan.leased:
@@ -137,8 +136,8 @@ class Limiter:
         except StoreError as error:
             return self._without_store(plan, now, error)
         if isinstance(counts, list):
-            self._observer.store_seconds(self._timer() - started)
             return self._decision(plan, counts, int(now))
+        started = self._timer()
         if plan.leased:
             # What the store grants is kept for the next ones, also when this one's caller has given up.
             return Mapped(unstoppable(self._leased(plan, counts, now, started)), asyncio.Future.result)

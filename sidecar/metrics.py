@@ -126,7 +126,7 @@ class Metrics:
             "headgate_ratelimit_hits", "Hits asked of a limit, by limit and outcome.", "limit", "outcome"
         )
         self.store_seconds = self._histogram(
-            "headgate_store_duration_seconds", "Time of one decision in the counter store.", _STORE_BUCKETS
+            "headgate_store_duration_seconds", "Time of one decision in a store that is not embedded.", _STORE_BUCKETS
         ).labels()
         self.store_errors = self._counter(
             "headgate_store_errors", "Decisions that the store could not make.", "transient"

@@ -180,12 +180,15 @@ class Watcher(Unobserved):
         self.seen.append(("failed", error.transient))
 
 
-async def test_tells_each_limit_and_the_stores_time(store: Store, clock: Clock, domain: str) -> None:
+async def test_tells_each_limit_and_the_time_of_a_store_that_is_waited_for(
+    store: Store, clock: Clock, domain: str
+) -> None:
     watcher, ticks = Watcher(), iter([5.0, 5.25])
     limiter = Limiter(store, clock, watcher, timer=lambda: next(ticks))
     house = House(limiter, tenant_rules(domain), domain)
     await house.ask(requests(), tokens(2000), settle("", 3), Descriptor((("unknown", "x"),)))
-    assert watcher.seen == [0.25, ("requests", False, 1, 0, False), ("tokens", True, 2000, 0, False)]
+    times = [] if isinstance(store, MemoryStore) else [0.25]
+    assert watcher.seen == [*times, ("requests", False, 1, 0, False), ("tokens", True, 2000, 0, False)]
 
 
 class BrokenStore(MemoryStore):
