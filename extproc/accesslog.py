@@ -6,9 +6,10 @@ Entries come in batches, off the path of any request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+import structlog
 from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3.accesslog_pb2 import (
     AccessLogCommon,
@@ -29,6 +30,10 @@ from ratelimit.messages import DECISION_FIELD, reservation_field
 from sidecar.rpc import NOTHING, CallContext, Service, Step, StreamMethod
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+_log = structlog.get_logger("headgate")
+_RENDER_AGAIN = (
+    "render Envoy's configuration again with the settings of this sidecar (`limits.enforce`, `limits.settle`)"
+)
 _SLICE = 8  # entries between two looks at what else there is to do: about a quarter of a millisecond
 RATELIMIT_METADATA = "envoy.filters.http.ratelimit"  # where Envoy keeps what the rate-limit service said
 
@@ -195,7 +200,9 @@ Sink: TypeAlias = Callable[[Sequence[RequestRecord]], Awaitable[None] | None]
 AttemptSink: TypeAlias = Callable[[Sequence[HTTPAccessLogEntry]], None]
 ATTEMPT_LOG = "headgate.attempts"  # the log of failed attempts
 ANSWER_LOG = "headgate.answers"  # the log of requests whose answers are to be kept
-SETTLING = "+settle"  # a log's name ends so when what Envoy's ratelimit filter has reserved is settled from it
+# How a log's name ends, by which Envoy's configuration tells what it takes us to do.
+SETTLING = "+settle"  # what its ratelimit filter has reserved is settled from this log
+DECIDED = "+in_process"  # there is no such filter: ext_proc decides the limits
 
 
 class Answers(Protocol):
@@ -211,7 +218,7 @@ class Answers(Protocol):
 class _Log:
     """One stream of log messages: of requests, those whose answers are to be kept apart, or of failed attempts."""
 
-    __slots__ = ("_answers", "_attempts", "_ended", "_kind", "_settling", "_sink", "_targets")
+    __slots__ = ("_able", "_answers", "_attempts", "_ended", "_kind", "_settling", "_sink", "_targets")
 
     def __init__(
         self,
@@ -219,7 +226,9 @@ class _Log:
         attempts: AttemptSink,
         targets: Callable[[], Mapping[str, Target]],
         answers: Answers | None,
+        able: Collection[str],
     ) -> None:
+        self._able = able
         self._sink = sink
         self._attempts = attempts
         self._targets = targets
@@ -231,8 +240,10 @@ class _Log:
     def on_message(self, message: StreamAccessLogsMessage) -> Step | Awaitable[Step]:
         entries = message.http_logs.log_entry
         if message.identifier.log_name:  # only the first message of a stream has one
-            self._kind = message.identifier.log_name.removesuffix(SETTLING)
-            self._settling = self._kind != message.identifier.log_name
+            self._kind, plus, told = message.identifier.log_name.partition("+")
+            self._settling = plus + told == SETTLING
+            if plus and plus + told not in self._able:
+                _log.error("envoy_expects_something_else", log=message.identifier.log_name, mend=_RENDER_AGAIN)
         if self._kind == ATTEMPT_LOG:
             self._attempts(entries)
             return NOTHING
@@ -278,15 +289,16 @@ def access_log(
     attempts: AttemptSink,
     targets: Callable[[], Mapping[str, Target]],
     answers: Answers | None = None,
+    able: Collection[str] = (SETTLING, DECIDED),
 ) -> Service:
     """The service; finished requests go to `sink` and failed attempts to `attempts`, as many as Envoy sends at once.
 
     `targets` gives the targets by their clusters, those of an older configuration included. `answers` is told first of
-    what is to be kept.
+    what is to be kept. What Envoy takes us to do and we are not `able` to, is an error in our log: limits do not hold.
     """
 
     def opened(_context: CallContext) -> _Log:
-        return _Log(sink, attempts, targets, answers)
+        return _Log(sink, attempts, targets, answers, able)
 
     method = StreamMethod("StreamAccessLogs", StreamAccessLogsMessage, opened, single_reply=True, lasting=True)
     return Service(SERVICE, (method,))

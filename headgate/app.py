@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from extproc.accesslog import RequestRecord, Sink, access_log
+from extproc.accesslog import DECIDED, SETTLING, RequestRecord, Sink, access_log
 from extproc.balance.health import Health
 from extproc.balance.neighbours import Neighbours
 from extproc.balance.shared import Shared
@@ -138,6 +138,7 @@ class Sidecar:
                     self._targets.failed,
                     self._targets.targets,
                     Recorder(cache) if cache is not None else None,
+                    [*([SETTLING] if settler is not None else ()), *([DECIDED] if in_process else ())],
                 ),
             )
             self._servers["extproc"] = GrpcServer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG, SETTLING
+from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG, DECIDED, SETTLING
 from extproc.balance.attempt import ANSWER_HEADERS
 from extproc.cache.cache import tickets_of
 from extproc.processor import CACHE_METADATA
@@ -13,6 +13,7 @@ from headgate.settings import Settings
 from headgate.settling import settles_in_log
 
 _ANSWER_SECONDS = 0.05
+FLUSH_SECONDS = 0.1  # so late, at most, is a request known to have ended, and what it had reserved settled
 
 
 def attempt_log() -> Json:
@@ -64,15 +65,17 @@ def _access_log(settings: Settings) -> Json:
 
 
 def _named(log: str, settings: Settings) -> str:
-    """Whoever gets this log knows by its name whether Envoy calls for settlements: nothing is settled twice."""
-    return log + SETTLING if settles_in_log(settings) and settings.limits.enforce == "envoy" else log
+    """Whoever gets this log knows by its name who is to settle, and who has decided: nothing is settled twice."""
+    if settings.limits.enforce == "in_process":
+        return log + DECIDED
+    return log + SETTLING if settles_in_log(settings) else log
 
 
 def _flush_interval(settings: Settings) -> float:
     """How late we learn that a request has ended."""
     if any(model.strategy == "least_requests" for model in settings.models.values()):
         return 0.02  # one that has ended must not count as open for long
-    return 0.1 if settles_in_log(settings) else 1.0  # so late is a reservation settled
+    return FLUSH_SECONDS
 
 
 def _answer_logs(settings: Settings) -> list[Json]:

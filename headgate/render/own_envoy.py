@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG, SETTLING
+from extproc.accesslog import ANSWER_LOG, ATTEMPT_LOG
 from headgate.render.attach import ATTACHED, OUR_FILTERS, OURS, UNDECIDED, VIRTUAL_HOST, Parts
 from headgate.render.layout import ACCESS_LOG
 from headgate.render.sds import SECRET_PREFIX
@@ -332,7 +332,7 @@ def _forget(file: str, place: _Place) -> Json | None:
         _fail(file, f"{place.path}.route_config.virtual_hosts", what, "give yours another name")
     if any(map(_is_mark, get(manager, "http_filters") or [])):
         _drop(manager, "http_filters", lambda one: get(one, "name") in OUR_FILTERS and get(one, "disabled") is True)
-    _drop(manager, "access_log", lambda one: _log_name(one).removesuffix(SETTLING) in (ACCESS_LOG, ANSWER_LOG))
+    _drop(manager, "access_log", lambda one: _log_name(one).partition("+")[0] in (ACCESS_LOG, ANSWER_LOG))
     _drop(get(manager, "local_reply_config") or {}, "mappers", lambda one: ATTACHED in json.dumps(one))
     _drop(config, "virtual_hosts", lambda one: get(one, "name") == VIRTUAL_HOST)
     for one in get(manager, "http_filters") or []:

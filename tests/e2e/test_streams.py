@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.conftest import House
 from tests.gateway import Gateway, chat, key_entry, post
 from tests.provider_thread import ProviderThread
+from tests.redis_server import RedisServer
 
 
 def open_stream(address: str, fake: str, **fields: object) -> http.client.HTTPResponse:
@@ -117,6 +118,38 @@ def test_a_stream_is_finished_before_the_gateway_stops(own_gateway: Gateway) -> 
     stopping.join(20)
     assert own_gateway.process is not None
     assert own_gateway.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"settle": "call"}, {"enforce": "in_process"}], ids=["by the log", "by a call", "in process"]
+)
+def test_what_a_stream_used_is_known_when_the_gateway_stops_right_behind_it(
+    own_redis: RedisServer, limits: dict[str, str]
+) -> None:
+    """Its end is in Envoy's log, and no further, in the moment in which nobody is served any more."""
+    with ProviderThread() as provider:
+        config = {
+            "store": own_redis.url,
+            "limits": limits,
+            "providers": {"fake": {"dialect": "openai", "base_url": provider.base_url}},
+            "models": {"gpt-4o": {"provider": "fake"}},
+            "keys": [key_entry("team-a", limits={"tokens": "1000000/year"})],
+            "drain_timeout": 20,
+        }
+        with Gateway(config) as gateway:
+            responses = [open_stream(gateway.listen, "chunks=15,chunk_delay_ms=100,usage_tokens=555") for _ in range(3)]
+            arriving = [lines(response) for response in responses]
+            for one in arriving:
+                next(one)
+            stopping = threading.Thread(target=gateway.stop)
+            stopping.start()
+            assert [[line for _, line in one][-1].strip() for one in arriving] == [b"data: [DONE]"] * 3
+            stopping.join(20)
+            assert [line["tokens"] for line in gateway.log_lines("request")] == [555] * 3
+        with Gateway(config) as gateway:
+            body = chat(max_tokens=10)
+            left = int(post(gateway.listen, body).header("x-ratelimit-remaining-tokens") or 0)
+            assert left == 1_000_000 - 3 * 555 - (-(-len(json.dumps(body).encode()) // 4) + 10)
 
 
 def test_nothing_is_left_behind(own_gateway: Gateway) -> None:

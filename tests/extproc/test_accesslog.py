@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 
 import pytest
+import structlog.testing
 from envoy.data.accesslog.v3.accesslog_pb2 import (
     AccessLogType,
     DownstreamEnd,
@@ -16,7 +17,7 @@ from envoy.data.accesslog.v3.accesslog_pb2 import (
 )
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
-from extproc.accesslog import RequestRecord, access_log, read
+from extproc.accesslog import DECIDED, SETTLING, RequestRecord, access_log, read
 from sidecar.rpc import NOTHING, CallContext, StreamMethod
 
 
@@ -77,7 +78,13 @@ def test_what_the_service_reserved_is_settled_only_from_a_log_that_says_so(settl
 
 @pytest.mark.parametrize(
     ("log", "settled"),
-    [("headgate", ""), ("headgate+settle", "5@1"), ("headgate.answers", ""), ("headgate.answers+settle", "5@1")],
+    [
+        ("headgate", ""),
+        ("headgate+settle", "5@1"),
+        ("headgate+in_process", ""),
+        ("headgate.answers", ""),
+        ("headgate.answers+settle", "5@1"),
+    ],
 )
 def test_the_name_of_a_log_says_whether_envoy_settles(log: str, settled: str) -> None:
     seen: list[RequestRecord] = []
@@ -95,6 +102,25 @@ def test_the_name_of_a_log_says_whether_envoy_settles(log: str, settled: str) ->
     message.ClearField("identifier")
     stream.on_message(message)
     assert [one.reservation for one in seen] == [settled, settled]
+
+
+@pytest.mark.parametrize(
+    ("log", "able", "said"),
+    [
+        ("headgate+in_process", [SETTLING], True),
+        ("headgate+settle", [DECIDED], True),
+        ("headgate+settle", [SETTLING, DECIDED], False),
+        ("headgate", [], False),
+    ],
+)
+def test_limits_that_nobody_holds_are_an_error_in_the_log(log: str, able: list[str], said: bool) -> None:
+    method = access_log(lambda _: None, lambda _: None, dict, able=able).methods[0]
+    assert isinstance(method, StreamMethod)
+    message = StreamAccessLogsMessage()
+    message.identifier.log_name = log
+    with structlog.testing.capture_logs() as logs:
+        method.open(CallContext("/x")).on_message(message)
+    assert [(one["event"], one["log_level"]) for one in logs] == [("envoy_expects_something_else", "error")] * said
 
 
 @pytest.mark.parametrize("kind", [DownstreamStart, DownstreamPeriodic, DownstreamTunnelSuccessfullyEstablished])

@@ -237,7 +237,7 @@ def test_rate_limits_stand_in_the_filters_own_configuration() -> None:
     [
         ({}, False, "headgate+settle"),
         ({"settle": "call"}, True, "headgate"),
-        ({"enforce": "in_process"}, False, "headgate"),  # its reservations are ext_proc's own
+        ({"enforce": "in_process"}, False, "headgate+in_process"),  # its reservations are ext_proc's own
     ],
 )
 def test_what_was_reserved_is_settled_once(limits: Json, settling_call: bool, log: str) -> None:
