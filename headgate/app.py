@@ -114,21 +114,20 @@ class Sidecar:
         self._caching = Caching(settings, reporter, number, layout.embeddings) if caches else None
         if only != "ratelimit":
             self._share(health, settings)
-            limits = self._limits(limiter) if in_process and limiter is not None else None
+            limits = self._limits(limiter) if limiter is not None else None
             cache = self._caching.cache if self._caching is not None else None
-            hit_limits = self._limits(limiter) if limiter is not None and cache is not None else None
             # Whether a log is one to settle from is Envoy's configuration to say, which may be older than ours.
-            settler = self._limits(limiter) if limiter is not None else None
+            settler = limits if worker is None or settings.store != MEMORY else None
             processor = Processor(lambda: self._current.get().policy, random.random, health)
             services = (
                 external_processor(
                     processor,
                     time.perf_counter,
                     reporter,
-                    limits,
+                    limits if in_process else None,
                     worker,
                     cache,
-                    hit_limits,
+                    limits if cache is not None else None,
                     Patience.of(settings.decision_timeout, settings.longest_wait),
                     self._caching.replays if self._caching is not None else None,
                     self._caching.semantic if self._caching is not None else None,
