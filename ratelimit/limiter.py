@@ -17,7 +17,7 @@ from ratelimit.decision import Decision, Ended, LimitRequest, Status
 from ratelimit.errors import RequestError
 from ratelimit.fallback import Fallback
 from ratelimit.options import Options
-from ratelimit.plan import Plan, Planner, believed, free_label, settling
+from ratelimit.plan import Plan, Planner, believed, reserve, settling
 from ratelimit.rules import MAX_HITS, Descriptor, Limit, Mode, RuleSet, Settlement
 from ratelimit.storage.base import Count, Operation, Store
 from ratelimit.verdict import UNLIMITED_REMAINING, by_descriptor, status
@@ -263,8 +263,7 @@ class Limiter:
                 continue
             decided(limit, hits, count.value, count.over, local)
             if limit.rule.mode is _RESERVE:
-                if not limit.rule.final:
-                    reservations.append((free_label(limit.rule.label, reservations), Settlement(hits, now)))
+                reserve(reservations, limit.rule, hits, now)
             elif count.over and stored and not local:
                 self._planner.remember(limit, now)
         return answers, tuple(reservations)

@@ -267,15 +267,19 @@ class Planner:
 def _reserved(plan: Plan) -> tuple[tuple[str, Settlement], ...]:
     reservations: list[tuple[str, Settlement]] = []
     for one in plan.limits:
-        if one.limit.rule.mode is Mode.RESERVE and not one.limit.rule.final:
-            reservations.append((free_label(one.limit.rule.label, reservations), Settlement(one.hits, plan.second)))
+        if one.limit.rule.mode is Mode.RESERVE:
+            reserve(reservations, one.limit.rule, one.hits, plan.second)
     return tuple(reservations)
 
 
-def free_label(label: str, taken: Sequence[tuple[str, Settlement]]) -> str:
-    """The label; with a number when the call has met the same rule before: `label#2`."""
-    number = sum(one == label or one.startswith(f"{label}#") for one, _ in taken) if taken else 0
-    return f"{label}#{number + 1}" if number else label
+def reserve(reservations: list[tuple[str, Settlement]], rule: Rule, hits: int, now: int) -> None:
+    """Add what the rule reserves, unless nobody is to know it, by its label; with a number when the call has met the
+    same rule before: `label#2`."""
+    if rule.final:
+        return
+    label = rule.label
+    number = sum(one == label or one.startswith(f"{label}#") for one, _ in reservations) if reservations else 0
+    reservations.append((f"{label}#{number + 1}" if number else label, Settlement(hits, now)))
 
 
 class Again(NamedTuple):

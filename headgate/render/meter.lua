@@ -45,6 +45,16 @@ local function string_end(s, i)
   return i
 end
 
+-- The first byte from `i` on that is no white space, and where it is.
+local function skip(s, i)
+  local c = byte(s, i)
+  while c and c <= 32 do
+    i = i + 1
+    c = byte(s, i)
+  end
+  return c, i
+end
+
 -- Where the JSON object that opens at `i` ends, and the first number behind each of its NUMBERS, wherever in it; nil when
 -- `s` ends first. Byte by byte, which LuaJIT compiles, as it does no pattern.
 local function read_object(s, i)
@@ -57,10 +67,7 @@ local function read_object(s, i)
       name = last - i <= LONGEST + 1 and sub(s, i + 1, last - 1) or ""
       i = last
     elseif c == 58 and NUMBERS[name] and not numbers[name] then
-      repeat
-        i = i + 1
-        c = byte(s, i)
-      until not c or c > 32
+      c, i = skip(s, i + 1)
       local value
       while c and c >= 48 and c <= 57 do
         value = (value or 0) * 10 + c - 48
@@ -106,16 +113,6 @@ local function record(meter, found)
   if total then meter.total, meter.changed = join(meter.total, total), true end
 end
 
--- The first byte from `i` on that is no white space, and where it is.
-local function skip(s, i)
-  local c = byte(s, i)
-  while c and c <= 32 do
-    i = i + 1
-    c = byte(s, i)
-  end
-  return c, i
-end
-
 -- Searches `s` for usage objects. Returns whether one was complete, and what the next search must begin with: an object
 -- that has not ended, in which all else of `s` stands, else the last few bytes. `ends`: no more comes.
 local function scan(meter, s, ends)
@@ -141,17 +138,15 @@ local function scan(meter, s, ends)
   return found, sub(s, -KEEP)
 end
 
-local min = math.min
-
 local function shown(tokens)
-  return tokens and min(tokens, MAX_TOTAL) or "-"
+  return tokens and math.min(tokens, MAX_TOTAL) or "-"
 end
 
 local function publish(handle, meter)
   if not meter.changed then return end
   meter.changed = false
   local metadata = handle:streamInfo():dynamicMetadata()
-  local total = min(meter.total, MAX_TOTAL)
+  local total = shown(meter.total)
   if not SETTLED then metadata:set("headgate.usage", "total", total) end
   local detail = total .. " " .. shown(meter.prompt) .. " " .. shown(meter.completion) .. " " .. shown(meter.cached)
   metadata:set("headgate.usage", "detail", detail)
