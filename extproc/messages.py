@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -25,9 +26,11 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     StreamedBodyResponse,
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
 from extproc.context import Facts, Forward, MetadataValue, Reply, RequestHeaders
+from sidecar.errors import RpcError, StatusCode
 from sidecar.protowire import (
     Encoded,
     head,
@@ -38,11 +41,15 @@ from sidecar.protowire import (
     struct_of,
     struct_text,
     struct_true,
+    tag,
 )
 
 _REQUEST_HEADERS = number(ProcessingResponse, "request_headers")
 _REQUEST_BODY = number(ProcessingResponse, "request_body")
 _REQUEST_FIELD = number(ProcessingRequest, "request_body")
+_HEAD_TAG = tag(number(ProcessingRequest, "request_headers"))[0]
+# What Envoy writes before the digits of a request's content-length, and before their number.
+_LENGTH_HEADER = piece(number(HeaderValue, "key"), b"content-length") + tag(number(HeaderValue, "raw_value"))
 _HTTP_BODY = number(HttpBody, "body")
 _METADATA = number(ProcessingResponse, "dynamic_metadata")
 _RESPONSE = number(BodyResponse, "response")
@@ -87,6 +94,8 @@ def more_time(seconds: float) -> Encoded:
 
 
 _LARGE = 1 << 18  # bytes of a message that is not made an object of
+_LONGEST_HEAD = 1024  # bytes of a head that may be one of those that come again
+_MOST_DIGITS = 15
 
 
 class Request:
@@ -94,9 +103,45 @@ class Request:
 
     @staticmethod
     def FromString(payload: bytes) -> Any:  # noqa: N802 - the name that messages have
-        """The message, or a `LargeBody`. Raises `DecodeError`."""
-        body = _large_body(payload) if len(payload) >= _LARGE else None
-        return ProcessingRequest.FromString(payload) if body is None else body
+        """The message, a `Head` or a `LargeBody`. Raises `DecodeError`, which a `Head` does when it is read."""
+        if len(payload) >= _LARGE:
+            body = _large_body(payload)
+            if body is not None:
+                return body
+        elif len(payload) <= _LONGEST_HEAD and payload and payload[0] == _HEAD_TAG:
+            return Head(payload)
+        return ProcessingRequest.FromString(payload)
+
+
+class Head:
+    """A message that begins with `request_headers`, read only when nobody remembers what it says.
+
+    `length` is the value of its content-length (empty without one), and `mark` a digest of all else: two heads with the
+    same mark say the same but for these digits. How many there are stands in the mark, and so does the first place in
+    the message where a content-length can stand. Credentials are in it as a digest only.
+    """
+
+    __slots__ = ("_payload", "length", "mark")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self.length = b""
+        rest = payload
+        at = payload.find(_LENGTH_HEADER) + len(_LENGTH_HEADER)
+        if len(_LENGTH_HEADER) <= at < len(payload):
+            end = at + 1 + payload[at]
+            digits = payload[at + 1 : end]
+            if digits.isdigit() and len(digits) <= _MOST_DIGITS:
+                self.length = digits
+                rest = payload[: at + 1] + payload[end:]
+        self.mark = sha256(rest).digest()
+
+    def whole(self) -> ProcessingRequest:
+        """The message. Raises `RpcError`."""
+        try:
+            return ProcessingRequest.FromString(self._payload)
+        except DecodeError as error:
+            raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
 
 
 class LargeBody:

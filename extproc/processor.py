@@ -13,6 +13,7 @@ from extproc.filters import ON_BODY, Filter, on_forward, on_headers, protocols
 from extproc.filters.ask_cache import BETA_HEADER
 from extproc.filters.own_key import OWN_KEY_HEADER
 from extproc.filters.protocols import PROTOCOLS_HEADER
+from extproc.heads import Heads
 from extproc.policy import Policy
 from extproc.providers import openai
 from extproc.providers.dialect import DIALECTS
@@ -51,6 +52,15 @@ class Processor:
         self._policy = policy
         self._on_headers = on_headers(draw, health)
         self._on_forward = on_forward(draw, health)
+        self._heads = Heads()
+
+    def recall(self, mark: bytes, length: bytes) -> Exchange | None:
+        """As `on_headers` where it asks for the body, when that is known of heads with this mark (`messages.Head`)."""
+        return self._heads.recall(self._policy(), mark, length)
+
+    def remember(self, exchange: Exchange, mark: bytes, length: bytes) -> None:
+        """`on_headers` has asked for the body of this one."""
+        self._heads.remember(exchange, mark, length)
 
     def on_headers(self, headers: RequestHeaders) -> tuple[Exchange, Outcome]:
         """The request headers have arrived. The exchange keeps the policy it began with to its end."""

@@ -97,7 +97,9 @@ class Replayer:
     def __init__(self, replays: Replays) -> None:
         self._replays = replays
 
-    def on_message(self, message: ProcessingRequest) -> Step:
+    def on_message(self, message: ProcessingRequest | messages.Head) -> Step:
+        if isinstance(message, messages.Head):
+            message = message.whole()
         spaces = message.metadata_context.filter_metadata
         ticket = spaces[CACHE_METADATA].fields[TICKET].string_value if CACHE_METADATA in spaces else ""
         held = self._replays.take(ticket)

@@ -20,6 +20,7 @@ from extproc.cache.question import Question
 from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
 from extproc.filters.ask_cache import NOT_CACHED
 from extproc.limits import Limits, Verdict
+from extproc.messages import Head
 from extproc.processor import CACHE_METADATA, METADATA, ROUTE_HEADER, USAGE_METADATA, Processor, describe, for_envoy
 from extproc.replayer import TICKET, Replayer, Replays
 from extproc.semantic.cache import SemanticCache
@@ -97,9 +98,18 @@ class _Stream:
         self._exchange: Exchange | None = None
         self._seconds = 0.0
 
-    def on_message(self, message: ProcessingRequest) -> Step | Awaitable[Step]:
+    def on_message(self, received: ProcessingRequest | Head) -> Step | Awaitable[Step]:
         started = self._clock()
         self._observer.message()
+        if isinstance(received, Head):
+            known = self._processor.recall(received.mark, received.length)
+            if known is not None:
+                self._exchange = known
+                self._seconds += self._clock() - started
+                return _NEED_BODY
+            message = received.whole()
+        else:
+            message = received
         phase = message.WhichOneof("request")
         if phase == "request_headers":
             self._exchange, outcome = self._processor.on_headers(messages.read_headers(message.request_headers))
@@ -109,6 +119,8 @@ class _Stream:
             raise RpcError(StatusCode.FAILED_PRECONDITION, f"not asked for in this order: {phase}")
         exchange = self._exchange
         if isinstance(outcome, NeedBody):
+            if isinstance(received, Head):
+                self._processor.remember(exchange, received.mark, received.length)
             self._seconds += self._clock() - started
             return _NEED_BODY
         if isinstance(outcome, AskCache):
