@@ -73,6 +73,8 @@ class Reporter(Unobserved):
         self._store_failed_at = -_QUIET_SECONDS
         self._semantic_failed_at = -_QUIET_SECONDS
         self._limits: dict[tuple[str, bool], tuple[Counter, Counter]] = {}
+        self._names_of: Settings | None = None  # whose keys are named in `_keys`
+        self._keys: frozenset[str] = frozenset()
 
     # ext_proc (extproc.server.Observer)
 
@@ -174,7 +176,9 @@ class Reporter(Unobserved):
     def finished(self, records: Sequence[RequestRecord]) -> None:
         """Requests have ended."""
         settings = self._settings()
-        keys = {one.name for one in settings.keys}
+        if settings is not self._names_of:
+            self._names_of, self._keys = settings, frozenset(one.name for one in settings.keys)
+        keys = self._keys
         for record in records:
             model = record.model if record.model in settings.models else "none"
             provider = record.provider if record.provider in settings.providers else "none"

@@ -31,6 +31,11 @@ class InFlight:
         minutes = int(now // _STEP) - int((now - seconds) // _STEP)
         if minutes >= _STEPS:
             return  # forgotten already
+        slot = (self._last - minutes) % _STEPS
+        if minutes >= 0 and self._began[slot] >= count:  # as nearly always
+            self._began[slot] -= count
+            self._count -= count
+            return
         # The report is a little late, so the minute may be the one before; any other means that counts were lost.
         for back in sorted(range(_STEPS), key=lambda other: abs(other - minutes - 0.1)):
             slot = (self._last - back) % _STEPS
