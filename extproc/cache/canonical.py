@@ -42,18 +42,23 @@ def _is_plain(raw: bytes, value: dict[str, Any], text: bytes) -> bool:
     if len(text) != len(raw) and len(text) != len(msgspec.json.format(raw, indent=-1)):
         return False
     # The same once more for keys that are one when their case does not matter.
-    if text.count(b"{") <= _FEW:
-        return _differ_in_any_case(value)
+    differ = _differ_in_any_case(value)
+    if differ is not None:
+        return differ
     folded = text.lower() if text.isascii() else text.decode().casefold().encode()
     return len(_ENCODER.encode(_DECODER.decode(folded))) == len(folded)
 
 
-def _differ_in_any_case(value: dict[str, Any]) -> bool:
-    """Whether no object of `value` has two keys that are one when their case does not matter."""
+def _differ_in_any_case(value: dict[str, Any]) -> bool | None:
+    """Whether no object of `value` has two keys that are one when their case does not matter; None of many objects."""
     open_parts: list[Any] = [value]
+    left = _FEW
     while open_parts:
         part = open_parts.pop()
         if part.__class__ is dict:
+            if not left:
+                return None
+            left -= 1
             names = "".join(part)
             if not (names.isascii() and names.islower()) and len({name.casefold() for name in part}) != len(part):
                 return False

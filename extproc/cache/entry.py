@@ -13,9 +13,9 @@ from extproc.cache.capture import Captured
 from extproc.cache.key import CacheKey
 from extproc.cache.usage import Usage
 
-_VERSION = b"\x01"
-_PERSON = b"headgate.entry.1"  # BLAKE2's personalization, 16 bytes
-_SUM = 16  # bytes of the checksum
+_VERSION = b"\x02"
+_KEY = 12  # bytes of the digest of the key it is kept under
+_SUM = 4  # bytes of the checksum
 _SKEW = 300  # seconds that another replica's clock may be ahead
 _LEVEL = 1
 _LARGEST = 1 << 26  # bytes of a body that is unpacked
@@ -87,13 +87,13 @@ class Entry(NamedTuple):
                 self.cost,
             )
         )
-        return _VERSION + _checksum(digest, payload) + payload
+        return _head(digest, payload) + payload
 
 
 def decode(raw: bytes, digest: bytes) -> Entry | None:
     """The entry; None for bytes that are torn, of another version, or were kept under another key.
 
-    The last is why the checksum is keyed with the digest: a store's client that mixes up its replies
+    The last is why the key's digest stands in front: a store's client that mixes up its replies
     (https://openai.com/index/march-20-chatgpt-outage/) shows nobody another's answer.
     """
     stored = (_kept_stored if len(raw) <= _LARGEST_KEPT else _stored)(raw, digest)
@@ -118,9 +118,9 @@ def decode(raw: bytes, digest: bytes) -> Entry | None:
 
 
 def _stored(raw: bytes, digest: bytes) -> _Stored | None:
-    head = len(_VERSION) + _SUM
-    payload = raw[head:]
-    if raw[: len(_VERSION)] != _VERSION or raw[len(_VERSION) : head] != _checksum(digest, payload):
+    payload = raw[_HEAD:]
+    head = _old_head if raw[: len(_OLD)] == _OLD else _head
+    if raw[:_HEAD] != head(digest, payload):
         return None
     try:
         return _DECODER.decode(payload)
@@ -149,8 +149,18 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(_Stored)
 
 
-def _checksum(digest: bytes, payload: bytes) -> bytes:
-    return hashlib.blake2b(payload, digest_size=_SUM, key=digest, person=_PERSON).digest()
+_HEAD = len(_VERSION) + _KEY + _SUM  # bytes, in both versions
+_OLD = b"\x01"
+
+
+def _old_head(digest: bytes, payload: bytes) -> bytes:
+    """As replicas wrote it until November 2026."""
+    size = _HEAD - len(_OLD)
+    return _OLD + hashlib.blake2b(payload, digest_size=size, key=digest, person=b"headgate.entry.1").digest()
+
+
+def _head(digest: bytes, payload: bytes) -> bytes:
+    return _VERSION + digest[:_KEY] + zlib.crc32(payload).to_bytes(_SUM, "big")
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:

@@ -46,14 +46,17 @@ def test_every_entry_comes_back_as_it_was(entry: Entry, digest: bytes, compress_
     assert decode(entry.encode(digest, compress_from), digest) == entry
 
 
-def test_replicas_of_different_age_read_each_others() -> None:
-    """The cost came later: who does not know it passes over it, and who does finds none in what is older."""
+def test_what_older_replicas_have_kept_can_be_read() -> None:
+    """The cost came later: who does not know it passes over it, and who does finds none in what is older. So did the
+    short checksum, which older ones cannot read."""
     priced = Entry.of(CAPTURED, KEY, created=1000.5, ttl=60, cost=0.25)
     assert len(msgspec.msgpack.decode(priced.encode(KEY.digest)[17:])) == 11
     values = msgspec.msgpack.decode(ENTRY.encode(KEY.digest)[17:])[:10]
     payload = msgspec.msgpack.encode(values)
     raw = b"\x01" + hashlib.blake2b(payload, digest_size=16, key=KEY.digest, person=b"headgate.entry.1").digest()
     assert decode(raw + payload, KEY.digest) == ENTRY
+    assert decode(raw + payload + b"x", KEY.digest) is None
+    assert decode(raw + payload, make_key("key", "b", "chat.completions", "gpt-4o", b"{}").digest) is None
 
 
 @pytest.mark.parametrize("compress_from", [0, 4096])
@@ -75,7 +78,8 @@ def test_torn_and_flipped_bytes_are_nothing(compress_from: int) -> None:
 @given(st.binary())
 def test_any_bytes_are_nothing(raw: bytes) -> None:
     assert decode(raw, KEY.digest) is None
-    assert decode(b"\x01" + raw, KEY.digest) is None
+    assert decode(b"\x02" + raw, KEY.digest) is None
+    assert decode(ENTRY.encode(KEY.digest)[:13] + raw, KEY.digest) is None
 
 
 def test_another_keys_answer_is_nothing() -> None:
@@ -102,7 +106,7 @@ def test_what_unpacks_to_another_size_is_nothing(size: int, end: int | None) -> 
         "a", (), False, 0.0, 1, (None, None, None), "m", (), size, zlib.compress(b"x" * 10_000)[:end]
     )
     payload = entry._ENCODER.encode(stored)
-    assert decode(b"\x01" + entry._checksum(KEY.digest, payload) + payload, KEY.digest) is None
+    assert decode(entry._head(KEY.digest, payload) + payload, KEY.digest) is None
 
 
 def test_its_age_is_in_whole_seconds() -> None:
