@@ -54,13 +54,13 @@ class Processor:
         self._on_forward = on_forward(draw, health)
         self._heads = Heads()
 
-    def recall(self, mark: bytes, length: bytes) -> Exchange | None:
-        """As `on_headers` where it asks for the body, when that is known of heads with this mark (`messages.Head`)."""
+    def recall(self, mark: bytes, length: bytes) -> tuple[Exchange, Outcome] | None:
+        """As `on_headers`, when what comes of heads with this mark (`messages.Head`) is known."""
         return self._heads.recall(self._policy(), mark, length)
 
-    def remember(self, exchange: Exchange, mark: bytes, length: bytes) -> None:
-        """`on_headers` has asked for the body of this one."""
-        self._heads.remember(exchange, mark, length)
+    def remember(self, exchange: Exchange, outcome: Outcome, mark: bytes, length: bytes) -> None:
+        """What `on_headers` has said of a head."""
+        self._heads.remember(exchange, outcome, mark, length)
 
     def on_headers(self, headers: RequestHeaders) -> tuple[Exchange, Outcome]:
         """The request headers have arrived. The exchange keeps the policy it began with to its end."""

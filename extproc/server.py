@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from extproc import messages
+from extproc import context, messages
 from extproc.cache.cache import Cache, Found, Missed, Outcome
 from extproc.cache.question import Question
 from extproc.context import AskCache, Exchange, Facts, Forward, MetadataValue, NeedBody, Reply
@@ -101,32 +101,33 @@ class _Stream:
     def on_message(self, received: ProcessingRequest | Head) -> Step | Awaitable[Step]:
         started = self._clock()
         self._observer.message()
-        if isinstance(received, Head):
-            known = self._processor.recall(received.mark, received.length)
-            if known is not None:
-                self._exchange = known
-                self._seconds += self._clock() - started
-                return _NEED_BODY
-            message = received.whole()
+        known = self._processor.recall(received.mark, received.length) if isinstance(received, Head) else None
+        if known is not None:
+            self._exchange, outcome = known
         else:
-            message = received
-        phase = message.WhichOneof("request")
-        if phase == "request_headers":
-            self._exchange, outcome = self._processor.on_headers(messages.read_headers(message.request_headers))
-        elif phase == "request_body" and self._exchange is not None:
-            outcome = self._processor.on_body(self._exchange, message.request_body.body)
-        else:
-            raise RpcError(StatusCode.FAILED_PRECONDITION, f"not asked for in this order: {phase}")
+            outcome = self._judged(received)
         exchange = self._exchange
+        assert exchange is not None
         if isinstance(outcome, NeedBody):
-            if isinstance(received, Head):
-                self._processor.remember(exchange, received.mark, received.length)
             self._seconds += self._clock() - started
             return _NEED_BODY
         if isinstance(outcome, AskCache):
             return self._ask_cache(exchange, outcome.question, started)
         exchange.forget_body()
         return self._decided(exchange, outcome, started)
+
+    def _judged(self, received: ProcessingRequest | Head) -> context.Outcome:
+        """What the filters say of a message."""
+        message = received.whole() if isinstance(received, Head) else received
+        phase = message.WhichOneof("request")
+        if phase == "request_headers":
+            self._exchange, outcome = self._processor.on_headers(messages.read_headers(message.request_headers))
+            if isinstance(received, Head):
+                self._processor.remember(self._exchange, outcome, received.mark, received.length)
+            return outcome
+        if phase == "request_body" and self._exchange is not None:
+            return self._processor.on_body(self._exchange, message.request_body.body)
+        raise RpcError(StatusCode.FAILED_PRECONDITION, f"not asked for in this order: {phase}")
 
     def _ask_cache(self, exchange: Exchange, question: Question, started: float) -> Step | Awaitable[Step]:
         if self._answers is None:
@@ -302,8 +303,8 @@ def external_processor(
     """
     signature = {} if worker is None else {WORKER: float(worker)}
 
-    def opened(context: CallContext) -> _Stream | Replayer:
-        if replays is not None and context.metadata.get(PURPOSE_HEADER) == TO_REPLAY:
+    def opened(call: CallContext) -> _Stream | Replayer:
+        if replays is not None and call.metadata.get(PURPOSE_HEADER) == TO_REPLAY:
             return Replayer(replays)
         return _Stream(processor, clock, observer, limits, signature, cache, hit_limits, patience, replays, semantic)
 

@@ -2,7 +2,8 @@
 
 A filter takes the exchange, reads what earlier ones found and writes what it found itself. It returns
 nothing to go on, or a `Reply` that ends the decision; it raises `Rejected` to refuse. Filters keep no state. Once the
-order of the targets stands, the headers' phase is over: what comes after it in that chain is not run.
+order of the targets stands, the headers' phase is over: what comes after it in that chain is not run. A reply to
+headers follows from them and the policy alone, so it may be remembered (`extproc.heads`).
 """
 
 from __future__ import annotations

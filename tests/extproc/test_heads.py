@@ -45,6 +45,9 @@ def usual(key: str = "sk-a", length: str = "", path: str = "/v1/chat/completions
     return [(name, value.encode()) for name, value in values.items()]
 
 
+MODELS = [(":path", b"/v1/models"), (":method", b"GET"), ("authorization", b"Bearer sk-a")]
+
+
 class Server:
     """The service, as an engine feeds it."""
 
@@ -113,10 +116,32 @@ def test_what_came_before_decides_nothing(asked: list[tuple[Fields, bool]]) -> N
 
 def test_a_head_that_comes_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    first = server.ask(head(usual(length="34")))
-    assert server.known == 1
+    first, models = server.ask(head(usual(length="34"))), server.ask(head(MODELS, ends=True))
+    assert server.known == 2
+    assert status(first) == 0
+    assert status(models) == 200
     monkeypatch.delattr(Head, "whole")
     assert server.ask(head(usual(length="34"))) == server.ask(head(usual(length="87"))) == first
+    assert server.ask(head(MODELS, ends=True)) == models
+
+
+def test_each_key_is_told_of_its_own_models() -> None:
+    server = Server()
+    for _ in range(2):
+        shown = []
+        for key in ("sk-a", "sk-b"):
+            fields = [(name, value.replace(b"sk-a", key.encode())) for name, value in MODELS]
+            reply = server.ask(head(fields, ends=True))
+            assert isinstance(reply, list)
+            shown.append([model["id"] for model in json.loads(reply[0].immediate_response.body)["data"]])
+        assert shown == [["gpt-4o", "fast", "off"], ["gpt-4o"]]
+
+
+def test_a_long_list_of_models_is_made_each_time() -> None:
+    made = policy(keys=KEYS, models={f"model-{number:03}": {"provider": "openai"} for number in range(100)})
+    server = Server(made)
+    assert status(server.ask(head(MODELS, ends=True))) == 200
+    assert server.known == 0
 
 
 @pytest.mark.parametrize(
@@ -151,8 +176,8 @@ def test_a_request_under_way_keeps_its_policy_and_the_next_one_has_the_new_one()
     server.ask(head(usual("sk-a")))
     old, server.policy = server.policy, policy(keys=KEYS[1:])
     under_way, _ = server.processor.on_headers(read_headers(Head(head(usual("sk-b"))).whole().request_headers))
-    late, _ = Processor(lambda: old, lambda: 0.0, Health(lambda: 0.0)).on_headers(under_way.headers)
-    server.processor.remember(late, b"mark of the old one", b"")
+    late, outcome = Processor(lambda: old, lambda: 0.0, Health(lambda: 0.0)).on_headers(under_way.headers)
+    server.processor.remember(late, outcome, b"mark of the old one", b"")
     assert status(server.ask(head(usual("sk-a")))) == 401
 
 
