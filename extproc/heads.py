@@ -1,7 +1,8 @@
 """Heads of requests that were in order, remembered: a client says the same before every body, but for its length.
 
 Under a digest, without the credentials, and of one policy: after a reload every head is looked at anew. A head that was
-refused, or of which the filters wrote down more than a key and an operation, is looked at each time.
+refused, or of which the filters wrote down more than a key and an operation (whatever draws a target, for one), is
+looked at each time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from extproc.cache.controls import SALT_HEADER
 from extproc.context import Exchange, NeedBody, Outcome, Reply, RequestHeaders
 from extproc.filters.own_key import OWN_KEY_HEADER
 from extproc.filters.protocols import PROTOCOLS_HEADER
@@ -19,7 +21,8 @@ MOST_KNOWN = 4096  # heads
 _LARGEST_REPLY = 2048  # bytes
 _LENGTH = "content-length"
 _CREDENTIAL = "authorization"  # read once, and not kept
-_SECRETS = frozenset({OWN_KEY_HEADER, PROTOCOLS_HEADER})  # read later: heads that have them are not kept
+# What is a secret, or another one for each user, and is read later: heads that have these are not kept.
+_PRIVATE = frozenset({OWN_KEY_HEADER, PROTOCOLS_HEADER, SALT_HEADER})
 
 
 class _Known(NamedTuple):
@@ -61,9 +64,11 @@ class Heads:
             return
         if exchange != Exchange(policy, headers, key, operation):
             return
-        if headers.all(_LENGTH) != ((length,) if length else ()) or not _SECRETS.isdisjoint(headers.fields):
+        if headers.all(_LENGTH) != ((length,) if length else ()) or not _PRIVATE.isdisjoint(headers.fields):
             return
-        if policy is not self._policy or len(self._known) >= MOST_KNOWN:
+        if policy is not self._policy:
             self._policy, self._known = policy, {}
+        elif len(self._known) >= MOST_KNOWN:
+            del self._known[next(iter(self._known))]
         fields = {name: values for name, values in headers.fields.items() if name not in (_CREDENTIAL, _LENGTH)}
         self._known[mark] = _Known(fields, headers.end_of_stream, key, operation, outcome)

@@ -96,6 +96,7 @@ def more_time(seconds: float) -> Encoded:
 _LARGE = 1 << 18  # bytes of a message that is not made an object of
 _LONGEST_HEAD = 1024  # bytes of a head that may be one of those that come again
 _MOST_DIGITS = 15
+_ZEROS = b"0" * _MOST_DIGITS
 
 
 class Request:
@@ -117,8 +118,8 @@ class Head:
     """A message that begins with `request_headers`, read only when nobody remembers what it says.
 
     `length` is the value of its content-length (empty without one), and `mark` a digest of all else: two heads with the
-    same mark say the same but for these digits. How many there are stands in the mark, and so does the first place in
-    the message where a content-length can stand. Credentials are in it as a digest only.
+    same mark say the same but for these digits. So they are looked for as Envoy writes them, in one place only, and
+    zeros stand there in what is digested. Credentials are in it as a digest only.
     """
 
     __slots__ = ("_payload", "length", "mark")
@@ -128,12 +129,13 @@ class Head:
         self.length = b""
         rest = payload
         at = payload.find(_LENGTH_HEADER) + len(_LENGTH_HEADER)
-        if len(_LENGTH_HEADER) <= at < len(payload):
-            end = at + 1 + payload[at]
+        if len(_LENGTH_HEADER) <= at < len(payload) and payload.find(_LENGTH_HEADER, at) < 0:
+            size = payload[at]
+            end = at + 1 + size
             digits = payload[at + 1 : end]
-            if digits.isdigit() and len(digits) <= _MOST_DIGITS:
+            if digits.isdigit() and len(digits) == size <= _MOST_DIGITS:
                 self.length = digits
-                rest = payload[: at + 1] + payload[end:]
+                rest = payload[: at + 1] + _ZEROS[:size] + payload[end:]
         self.mark = sha256(rest).digest()
 
     def whole(self) -> ProcessingRequest:

@@ -16,6 +16,8 @@ from extproc.cache.usage import Usage
 _VERSION = b"\x02"
 _KEY = 12  # bytes of the digest of the key it is kept under
 _SUM = 4  # bytes of the checksum
+_OLD = b"\x01"  # the version before
+_HEAD = len(_VERSION) + _KEY + _SUM  # bytes, in both versions
 _SKEW = 300  # seconds that another replica's clock may be ahead
 _LEVEL = 1
 _LARGEST = 1 << 26  # bytes of a body that is unpacked
@@ -147,10 +149,6 @@ class _Stored(msgspec.Struct, array_like=True):
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(_Stored)
-
-
-_HEAD = len(_VERSION) + _KEY + _SUM  # bytes, in both versions
-_OLD = b"\x01"
 
 
 def _old_head(digest: bytes, payload: bytes) -> bytes:

@@ -38,7 +38,7 @@ def pass_through(draw: Callable[[], float], health: Health) -> Callable[[Exchang
         exchange.operation_path = f"/{rest}"
         exchange.query = query
         length = exchange.headers.one("content-length")
-        if length.isdigit() and "json" in exchange.headers.one("content-type"):
+        if length.isdecimal() and "json" in exchange.headers.one("content-type"):
             exchange.prompt_tokens = -(-int(length) // _BYTES_PER_TOKEN)
         order_targets(exchange, draw(), health)
         plan_paths(exchange)

@@ -19,7 +19,7 @@ def expect_body(exchange: Exchange) -> Reply | None:
             code="unsupported_content_encoding",
         )
     length = headers.one("content-length")
-    if length.isdigit() and int(length) > exchange.policy.max_body_bytes:
+    if length.isdecimal() and int(length) > exchange.policy.max_body_bytes:
         limit = exchange.policy.max_body_bytes
         raise Rejected(413, f"The request body is larger than the limit of {limit} bytes.", code="request_too_large")
     if headers.end_of_stream:

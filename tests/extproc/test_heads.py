@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from extproc import heads
 from extproc.balance.health import Health
+from extproc.context import Forward, Reply, RequestHeaders
 from extproc.messages import Head, Request, read_headers
 from extproc.policy import Policy
 from extproc.processor import Processor
@@ -51,9 +54,9 @@ MODELS = [(":path", b"/v1/models"), (":method", b"GET"), ("authorization", b"Bea
 class Server:
     """The service, as an engine feeds it."""
 
-    def __init__(self, made: Policy | None = None) -> None:
+    def __init__(self, made: Policy | None = None, draw: Callable[[], float] = lambda: 0.0) -> None:
         self.policy = policy(keys=KEYS) if made is None else made
-        self.processor = Processor(lambda: self.policy, lambda: 0.0, Health(lambda: 0.0))
+        self.processor = Processor(lambda: self.policy, draw, Health(lambda: 0.0))
         method = external_processor(self.processor, lambda: 0.0, Unobserved()).methods[0]
         assert isinstance(method, StreamMethod)
         self._method = method
@@ -181,10 +184,11 @@ def test_a_request_under_way_keeps_its_policy_and_the_next_one_has_the_new_one()
     assert status(server.ask(head(usual("sk-a")))) == 401
 
 
-def test_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_stays() -> None:
     server = Server()
     server.ask(head(usual("sk-a", "34")))
     server.ask(head(usual("sk-b", "34", x_provider_key="openai=sk-of-a-client")))
+    server.ask(head(usual("sk-a", "34", x_headgate_cache_key="sk-of-a-user")))
     server.ask(head(usual("sk-b", "34", sec_websocket_protocol="openai-insecure-api-key.sk-of-a-client")))
     assert server.known == 1
     found: list[object] = [server.processor._heads._known]
@@ -202,35 +206,131 @@ def test_only_so_many_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     for number in range(40):
         assert status(server.ask(head(usual(path=f"/v1/chat/completions?{number}")))) == 0
-        assert 1 <= server.known <= 8
+        assert server.known == min(8, number + 1)
+
+
+@pytest.mark.parametrize("first", ["authorization", "content-length", ":path"])
+@pytest.mark.parametrize("differs", ["authorization", ":path", "cache-control", ":method", "content-type"])
+def test_whatever_differs_is_another_head_wherever_it_stands(first: str, differs: str) -> None:
+    def built(value: bytes) -> bytes:
+        fields = dict(usual(length="34", cache_control="max-age=1")) | {differs: value}
+        return head(sorted(fields.items(), key=lambda one: one[0] != first))
+
+    marks = {
+        Request.FromString(built(value)).mark for value in (b"Bearer sk-a", b"Bearer sk-b", b"34", b"/v1/completions")
+    }
+    assert len(marks) == 4
+
+
+@pytest.mark.parametrize("kind", ["authorization", "path"])
+def test_one_client_is_not_another_when_the_length_comes_first(kind: str) -> None:
+    server = Server()
+    for _ in range(2):
+        for change, code in (({}, 0), ({"key": "sk-x"}, 401) if kind == "authorization" else ({"path": "/v1/no"}, 404)):
+            fields = sorted(usual(length="34", **change), key=lambda one: one[0] != "content-length")
+            assert status(server.ask(head(fields))) == code
 
 
 hole = b"\x0a\x0econtent-length\x1a"
-texts = st.lists(st.sampled_from([hole, b"\x02", b"\x03", b"12", b"345", b"\x0a", b"x"]), max_size=5).map(b"".join)
 
 
-@given(st.tuples(texts, texts, texts), st.tuples(texts, texts, texts))
-@example((hole + b"\x0212", b"", b""), (hole + b"\x0299", b"", b""))
-@example((b"x", hole + b"\x0212", b""), (b"x", b"", hole + b"\x0212"))
-def test_equal_marks_mean_the_same_but_for_the_length(one: tuple[bytes, ...], other: tuple[bytes, ...]) -> None:
-    """Also of heads that no Envoy sends, with what looks like a content-length in other values."""
-    first, second = (
-        head([("authorization", parts[0]), ("content-length", parts[1]), ("cache-control", parts[2])])
-        for parts in (one, other)
-    )
-    a, b = Request.FromString(first), Request.FromString(second)
-    if a.mark != b.mark or first == second:
-        return
-    # They differ in digits at one place, as many in each.
-    assert len(first) == len(second)
-    differ = [place for place in range(len(first)) if first[place] != second[place]]
-    span = slice(differ[0], differ[-1] + 1)
-    assert first[span] in a.length
-    assert second[span] in b.length
-    # And where that place is not the header's value, nobody remembers them.
+def test_a_broken_message_is_refused_whatever_came_before() -> None:
+    good = head(usual(length="34"))
+    assert good.endswith(b"34")
+    for broken in (good[:-1], good[:-2], good[:-3], good[:-2] + b"\x52\x02zz", good + b"\x52\x02z"):
+        server = Server()
+        for payload in (good, good + b"\x52\x02zz", good):
+            server.ask(payload)
+        assert server.ask(broken) is StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("length", ["x4", "-1", "3 ", "²3", "0x", "1e9", "+3"])
+def test_a_length_that_is_none_is_judged_as_ever(length: str) -> None:
     server = Server()
-    for payload in (first, second):
+    for known in ("34", "345", "3456"):
+        server.ask(head(usual(length=known)))
+    for fields in (usual(length=length), usual(length=length)):
+        assert server.ask(head(fields)) == Server(server.policy).ask(head(fields))
+
+
+@pytest.mark.parametrize("tail", [b"\x50\x01", b"\x4a\x00"])
+def test_bytes_behind_a_length_are_not_taken_for_one(tail: bytes) -> None:
+    good = head(usual(length="34"))
+    server = Server()
+    server.ask(good + tail)
+    assert server.ask(good[:-2] + tail) == Server(server.policy).ask(good[:-2] + tail)
+    assert Request.FromString(good + tail).mark != Request.FromString(good[:-2] + tail).mark
+
+
+texts = st.lists(st.sampled_from([hole, b"\x02", b"\x03", b"34", b"99", b"345", b"\x0a", b"x"]), max_size=5).map(
+    b"".join
+)
+
+
+@given(st.tuples(texts, texts), st.tuples(texts, texts), st.sampled_from([b"34", b"99"]), st.booleans())
+@example((hole + b"\x0234", b""), (hole + b"\x0299", b""), b"34", False)
+@example((b"", hole + b"\x0234"), (b"", hole + b"\x0299"), b"34", True)
+def test_equal_marks_mean_the_same_but_for_the_length(
+    one: tuple[bytes, bytes], other: tuple[bytes, bytes], length: bytes, last: bool
+) -> None:
+    """Also of heads that no Envoy sends, with what looks like a content-length in other values."""
+
+    def built(parts: tuple[bytes, bytes]) -> bytes:
+        fields = [*usual(), ("cache-control", parts[0]), ("openai-beta", parts[1])]
+        fields.insert(len(fields) if last else 0, ("content-length", length))
+        return head(fields)
+
+    server = Server()
+    for payload in (built(one), built(other), built(one)):
         assert server.ask(payload) == Server(server.policy).ask(payload)
+    first, second = Request.FromString(built(one)), Request.FromString(built(other))
+    assert (first.mark == second.mark) is (built(one) == built(other))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        usual("sk-c", path="/p/openai/x", length="34"),
+        usual("sk-c", path="/p/openai/x"),
+        [(":path", b"/v1/realtime?model=gpt-4o"), (":method", b"GET"), ("upgrade", b"websocket"),
+         ("authorization", b"Bearer sk-c")],
+    ],
+)  # fmt: skip
+def test_what_draws_a_target_is_drawn_each_time(fields: Fields) -> None:
+    draws = iter([0.0, 0.9, 0.1])
+    made = policy(
+        keys=[{"name": "c", "sha256": digest("sk-c"), "passthrough": ["openai"]}],
+        providers={"openai": {"dialect": "openai", "base_url": "http://one.test/v1", "realtime": True}},
+        models={"gpt-4o": {"provider": "openai"}},
+    )
+    server = Server(made, lambda: next(draws))
+    for _ in range(3):
+        assert status(server.ask(head(fields))) == 0
+    assert server.known == 0
+    assert next(draws, None) is None
+
+
+def test_a_head_with_more_than_a_key_and_an_operation_is_not_kept() -> None:
+    server = Server()
+    exchange, outcome = server.processor.on_headers(read_headers(Head(head(usual())).whole().request_headers))
+    known = heads.Heads()
+    for more in (
+        replace(exchange, own_key="sk"),
+        replace(exchange, own_provider="openai"),
+        replace(exchange, order=(0,)),
+        replace(exchange, query="a=b"),
+        replace(exchange, realtime=True),
+    ):
+        known.remember(more, outcome, b"mark", b"")
+    for name in ("x-provider-key", "sec-websocket-protocol", "x-headgate-cache-key"):
+        fields = {**exchange.headers.fields, name: (b"x",)}
+        known.remember(replace(exchange, headers=RequestHeaders(fields, False)), outcome, b"mark", b"")
+    known.remember(exchange, Forward((), (), None, {}), b"mark", b"")
+    known.remember(exchange, Reply(401, b""), b"mark", b"")
+    known.remember(exchange, outcome, b"mark", b"34")  # it has no such length
+    assert known.recall(server.policy, b"mark", b"") is None
+    known.remember(exchange, outcome, b"mark", b"")
+    assert known.recall(server.policy, b"mark", b"") is not None
 
 
 @pytest.mark.parametrize("payload", [b"\x12", b"\x12\xff", b"\x12\x05\x0a\x0a", b"\x12\x02\x0a", b"\x12" + hole])
