@@ -12,8 +12,9 @@ from headgate.render.values import Json, grpc, seconds, typed
 from headgate.settings import Settings
 from headgate.settling import settles_in_log
 
-_ANSWER_SECONDS = 0.05
-FLUSH_SECONDS = 0.1  # so late, at most, is a request known to have ended, and what it had reserved settled
+# So late, at most, is a request known to have ended, what it had reserved settled, and its answer kept. Less often, many
+# at once would hold up the decisions that come with them; more often, Envoy would wake for nothing.
+FLUSH_SECONDS = 0.02
 
 
 def attempt_log() -> Json:
@@ -57,7 +58,7 @@ def _access_log(settings: Settings) -> Json:
             "log_name": _named(ACCESS_LOG, settings),
             "grpc_service": grpc(EXTPROC_CLUSTER, 5),
             "transport_api_version": "V3",
-            "buffer_flush_interval": seconds(_flush_interval(settings)),
+            "buffer_flush_interval": seconds(FLUSH_SECONDS),
             "buffer_size_bytes": 65_536,
         },
     )
@@ -69,13 +70,6 @@ def _named(log: str, settings: Settings) -> str:
     if settings.limits.enforce == "in_process":
         return log + DECIDED
     return log + SETTLING if settles_in_log(settings) else log
-
-
-def _flush_interval(settings: Settings) -> float:
-    """How late we learn that a request has ended."""
-    if any(model.strategy == "least_requests" for model in settings.models.values()):
-        return 0.02  # one that has ended must not count as open for long
-    return FLUSH_SECONDS
 
 
 def _answer_logs(settings: Settings) -> list[Json]:
@@ -95,7 +89,7 @@ def _answer_logs(settings: Settings) -> list[Json]:
                     "log_name": _named(ANSWER_LOG, settings),
                     "grpc_service": grpc(worker_cluster(worker, settings.workers), 5),
                     "transport_api_version": "V3",
-                    "buffer_flush_interval": seconds(min(_ANSWER_SECONDS, _flush_interval(settings))),
+                    "buffer_flush_interval": seconds(FLUSH_SECONDS),
                     "buffer_size_bytes": 1 << 20,
                 },
                 additional_response_headers_to_log=list(CAPTURED_HEADERS),
