@@ -12,8 +12,8 @@ from headgate.render.values import Json, grpc, seconds, typed
 from headgate.settings import Settings
 from headgate.settling import settles_in_log
 
-# So late, at most, is a request known to have ended, what it had reserved settled, and its answer kept. Less often, many
-# at once would hold up the decisions that come with them; more often, Envoy would wake for nothing.
+# So late, at most, is a request known to have ended, what it had reserved settled, and its answer kept. Less often, and
+# many at once would hold up the decisions that come with them; more often, and Envoy would wake for nothing.
 FLUSH_SECONDS = 0.02
 
 
