@@ -12,9 +12,10 @@ from headgate.render.values import Json, grpc, seconds, typed
 from headgate.settings import Settings
 from headgate.settling import settles_in_log
 
-# So late, at most, is a request known to have ended, what it had reserved settled, and its answer kept. Less often, and
-# many at once would hold up the decisions that come with them; more often, and Envoy would wake for nothing.
+# So late, at most, is a request known to have ended, and what it had reserved settled. Less often, and many at once
+# would hold up the decisions that come with them; more often, and Envoy would wake for nothing.
 FLUSH_SECONDS = 0.02
+_ANSWER_SECONDS = 0.05  # and so late its answer kept, where it is to be: each message wakes a worker
 
 
 def attempt_log() -> Json:
@@ -72,6 +73,12 @@ def _named(log: str, settings: Settings) -> str:
     return log + SETTLING if settles_in_log(settings) else log
 
 
+def _answer_interval(settings: Settings) -> float:
+    if any(model.strategy == "least_requests" for model in settings.models.values()):
+        return FLUSH_SECONDS  # one that has ended must not count as open for long
+    return _ANSWER_SECONDS
+
+
 def _answer_logs(settings: Settings) -> list[Json]:
     """Requests whose answers are to be kept, each to the worker that has decided it, with what the meter held.
 
@@ -89,7 +96,7 @@ def _answer_logs(settings: Settings) -> list[Json]:
                     "log_name": _named(ANSWER_LOG, settings),
                     "grpc_service": grpc(worker_cluster(worker, settings.workers), 5),
                     "transport_api_version": "V3",
-                    "buffer_flush_interval": seconds(FLUSH_SECONDS),
+                    "buffer_flush_interval": seconds(_answer_interval(settings)),
                     "buffer_size_bytes": 1 << 20,
                 },
                 additional_response_headers_to_log=list(CAPTURED_HEADERS),
