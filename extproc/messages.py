@@ -26,11 +26,9 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     StreamedBodyResponse,
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
-from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
 from extproc.context import Facts, Forward, MetadataValue, Reply, RequestHeaders
-from sidecar.errors import RpcError, StatusCode
 from sidecar.protowire import (
     Encoded,
     head,
@@ -43,6 +41,7 @@ from sidecar.protowire import (
     struct_true,
     tag,
 )
+from sidecar.rpc import decoded
 
 _REQUEST_HEADERS = number(ProcessingResponse, "request_headers")
 _REQUEST_BODY = number(ProcessingResponse, "request_body")
@@ -104,7 +103,7 @@ class Request:
 
     @staticmethod
     def FromString(payload: bytes) -> Any:  # noqa: N802 - the name that messages have
-        """The message, a `Head` or a `LargeBody`. Raises `DecodeError`, which a `Head` does when it is read."""
+        """The message, a `Head` or a `LargeBody`. Raises `DecodeError`; a `Head` is read later."""
         if len(payload) >= _LARGE:
             body = _large_body(payload)
             if body is not None:
@@ -140,10 +139,7 @@ class Head:
 
     def whole(self) -> ProcessingRequest:
         """The message. Raises `RpcError`."""
-        try:
-            return ProcessingRequest.FromString(self._payload)
-        except DecodeError as error:
-            raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
+        return decoded(ProcessingRequest, self._payload)
 
 
 class LargeBody:

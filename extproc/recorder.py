@@ -46,11 +46,10 @@ class Recorder:
         headers = {name: _values(heard[name]) for name in ANSWER_HEADERS if name in heard}
         cluster = entry.common_properties.upstream_cluster.partition("+")[0]
         answer = _read(capture, status, headers, facts)
-        usage = None
         if isinstance(answer, Captured) and answer.usage.total is None and USAGE_METADATA in spaces:
             # What the meter has seen, which it may have taken out of the answer.
-            usage = metered(spaces[USAGE_METADATA].fields)
-        kept = self._cache.keep(ticket, answer, cluster, usage)
+            answer = answer._replace(usage=metered(spaces[USAGE_METADATA].fields).summed())
+        kept = self._cache.keep(ticket, answer, cluster)
         if kept is not None:
             task = asyncio.ensure_future(kept)
             self._keeping.add(task)

@@ -13,6 +13,7 @@ from ratelimit.errors import RequestError
 from ratelimit.rules import Descriptor, Rate, Rule, Unit
 from ratelimit.wire import RateLimitRequest, RateLimitResponse
 from sidecar.protowire import Encoded, integer, number, piece, struct_number, struct_text, tag, varint
+from sidecar.rpc import decoded
 
 DECISION_FIELD = "decision_us"  # metadata: our own time for the decision
 
@@ -57,11 +58,11 @@ class Requests:
         self._known: dict[bytes, LimitRequest] = {}
 
     def read(self, payload: bytes) -> LimitRequest:
-        """The request. Raises `RequestError`, and `DecodeError` for bytes that are none."""
+        """The request. Raises `RequestError`, and `RpcError` for bytes that are none."""
         known = self._known.get(payload)
         if known is not None:
             return known
-        request = read_request(RateLimitRequest.FromString(payload))
+        request = read_request(decoded(RateLimitRequest, payload))
         if len(payload) <= _LONGEST_KNOWN:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()

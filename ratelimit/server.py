@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from google.protobuf.message import DecodeError
-
 from ratelimit.decision import Decision, LimitRequest
 from ratelimit.errors import RequestError
 from ratelimit.limiter import Limiter
@@ -50,8 +48,6 @@ def rate_limit_service(
             decision = limiter.decide(current, request)
         except (RequestError, StoreError) as error:
             raise _rpc_error(error) from error
-        except DecodeError as error:
-            raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
         if isinstance(decision, Decision):
             return answer(current, request, decision, started)
         there = decision.then

@@ -14,12 +14,11 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 
 from sidecar import peername
 from sidecar.errors import RpcError, StatusCode
 from sidecar.options import ServerOptions
-from sidecar.rpc import CallContext, Service, Step, StreamHandler, StreamMethod, UnaryMethod
+from sidecar.rpc import CallContext, Service, Step, StreamHandler, StreamMethod, UnaryMethod, decoded
 from sidecar.tls import Identity, TlsFiles
 
 _log = structlog.get_logger("grpc")
@@ -132,13 +131,6 @@ def _method_handler(at: _Method, method: UnaryMethod | StreamMethod) -> grpc.Rpc
     return grpc.stream_stream_rpc_method_handler(_stream_stream(at, method))
 
 
-def _decode(method: UnaryMethod | StreamMethod, data: bytes) -> Any:
-    try:
-        return method.request.FromString(data)
-    except DecodeError as error:
-        raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
-
-
 def _context(path: str, grpc_context: Any) -> CallContext:
     pairs = grpc_context.invocation_metadata() or ()
     return CallContext(path, {key: value for key, value in pairs if isinstance(value, str)})
@@ -156,7 +148,7 @@ def _unary(at: _Method, method: UnaryMethod) -> Callable[[Any, Any], Any]:
     async def call(request: bytes, grpc_context: Any) -> bytes | None:
         try:
             at.admit(grpc_context)
-            reply = method.handle(_decode(method, request), _context(at.path, grpc_context))
+            reply = method.handle(decoded(method.request, request), _context(at.path, grpc_context))
             return (await reply if inspect.isawaitable(reply) else reply).SerializeToString()
         except Exception as error:
             await _abort(grpc_context, at.path, error)
@@ -185,7 +177,7 @@ def _stream_stream(at: _Method, method: StreamMethod) -> Callable[[Any, Any], As
             at.admit(grpc_context)
             handler = method.open(_context(at.path, grpc_context))
             async for request in requests:
-                step = await _step(handler.on_message(_decode(method, request)))
+                step = await _step(handler.on_message(decoded(method.request, request)))
                 async for reply in _replies(step):
                     yield reply
                 if step.done:
@@ -208,7 +200,7 @@ def _stream_unary(at: _Method, method: StreamMethod) -> Callable[[Any, Any], Any
             at.admit(grpc_context)
             handler = method.open(_context(at.path, grpc_context))
             async for request in requests:
-                await _step(handler.on_message(_decode(method, request)))
+                await _step(handler.on_message(decoded(method.request, request)))
             replies = (await _step(handler.on_end())).replies
             if len(replies) != 1:
                 raise RpcError(StatusCode.INTERNAL, f"{at.path}: one reply was promised, {len(replies)} came")

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
+from sidecar.errors import RpcError, StatusCode
 from sidecar.protowire import Encoded
 
 Metadata: TypeAlias = Mapping[str, str]
@@ -63,6 +64,14 @@ class Readable(Protocol):
 
     def FromString(self, payload: bytes, /) -> Any:  # noqa: N802 - the name that messages have
         """The message. Raises `DecodeError`."""
+
+
+def decoded(kind: Readable, payload: bytes) -> Any:
+    """The message. Raises `RpcError`, for whoever reads what an engine has handed over as bytes."""
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise RpcError(StatusCode.INVALID_ARGUMENT, "the message cannot be parsed") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from extproc.cache.question import Question
 from extproc.cache.shared_flight import SharedFlights
 from extproc.cache.store.base import CacheStore
 from extproc.cache.unfit import Reason
-from extproc.cache.usage import Usage
 from extproc.context import Reply
 from sidecar.errors import StoreError
 
@@ -205,11 +204,8 @@ class Cache:
             return None
         return Capture(opened.question.operation, opened.question.rules.max_answer)
 
-    def keep(
-        self, ticket: str, answer: Captured | Discarded, cluster: str = "", usage: Usage | None = None
-    ) -> Awaitable[None] | None:
-        """The answer has ended. `cluster` is the target that gave it, where that is known, and `usage` what it took,
-        where that does not stand in the answer (any more)."""
+    def keep(self, ticket: str, answer: Captured | Discarded, cluster: str = "") -> Awaitable[None] | None:
+        """The answer has ended. `cluster` is the target that gave it, where that is known."""
         opened = self._open.pop(ticket, None)
         if opened is None:
             return None
@@ -220,8 +216,6 @@ class Cache:
                 (leader.fail if answer.reason in _TRY_AGAIN else leader.disband)()
             return None
         digest, rules = question.key.digest, question.rules
-        if answer.usage.total is None and usage is not None:
-            answer = answer._replace(usage=usage.summed())
         cost = cost_of(answer.usage, question.prices, cluster)
         entry = Entry.of(answer, question.key, self._unix_time(), rules.ttl, cost)
         value = entry.encode(digest, self._compress_from)
