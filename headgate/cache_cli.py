@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headgate.asking import NoAnswerError, RefusedError, admin_url, ask
 from headgate.evaluate_cli import evaluate
 
 cache_app = typer.Typer(help="The kept answers of a running gateway.", no_args_is_help=True)
@@ -33,24 +32,13 @@ def _fail(text: str) -> NoReturn:
 
 def _ask(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """The answer of the admin port; whatever else comes ends the command."""
-    url = f"http://{admin}{path}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    url = admin_url(admin, path)
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as response:  # noqa: S310 - the scheme is ours
-            return dict(json.load(response))
-    except urllib.error.HTTPError as error:
-        _fail(f"{url}: {_reason(error)}")
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        _fail(f"no gateway answers at {url}: {reason}: see --admin")
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return str(error)
+        return ask(url, body, patience=_PATIENCE)
+    except RefusedError as error:
+        _fail(f"{url}: {error}")
+    except NoAnswerError as error:
+        _fail(f"no gateway answers at {url}: {error}: see --admin")
 
 
 @cache_app.command()

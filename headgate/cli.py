@@ -21,7 +21,7 @@ from headgate import __version__
 from headgate.app import Sidecar
 from headgate.app import serve as serve_sidecar
 from headgate.cache_cli import cache_app
-from headgate.demo import DEMO_KEY, curl_line, free_port, until_listening, write_demo
+from headgate.demo import DEMO_KEY, DEMO_PREFIX, curl_line, free_port, until_listening, write_demo
 from headgate.envoy_cli import drain, envoy, render_files
 from headgate.import_cli import import_app
 from headgate.ratelimit_cli import ratelimit_app
@@ -32,9 +32,10 @@ from headgate.settings import Settings, load_settings, open_services, pinned
 from headgate.settling import Only, check_only
 from headgate.status_cli import print_status
 from headgate.terminal import fail
+from headgate.up.addresses import until_free
 from headgate.up.child import Child
 from headgate.up.files import keep_copy
-from headgate.up.supervisor import Configuration, Supervisor, check_free, read, remove_orphans
+from headgate.up.supervisor import Configuration, Supervisor, read, remove_orphans
 from headgate.workers import Workers
 from sidecar import logs
 from sidecar.configfile import ConfigFile
@@ -98,7 +99,7 @@ def up(
     """
     _flags(listen=listen, admin=admin, store=store)
     try:
-        with tempfile.TemporaryDirectory(prefix="headgate-demo-") as folder:
+        with tempfile.TemporaryDirectory(prefix=DEMO_PREFIX) as folder:
             fake_port = free_port() if config is None else 0
             path = write_demo(Path(folder), fake_port) if config is None else config
             remove_orphans()
@@ -106,8 +107,9 @@ def up(
                 configuration = read(path, os.environ)
                 logs.configure(configuration.settings.log.level, configuration.settings.log.format)
                 # Another container's Envoy may have its address already, and should.
-                for name in ("listen", "admin") if configuration.settings.envoy.start else ("admin",):
-                    check_free(name, getattr(configuration.settings, name))
+                # The admin port is given back last of all.
+                for name in ("admin", "listen") if configuration.settings.envoy.start else ("admin",):
+                    until_free(name, getattr(configuration.settings, name), _step)
             _step(f"configuration {path} checked ({configuration.version})")
             asyncio.run(_up(configuration, fake_port))
     except HeadgateError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import socket
 from pathlib import Path
 
 from sidecar.errors import HeadgateError
 
+DEMO_PREFIX = "headgate-demo-"  # of its folder
 DEMO_KEY = "sk-headgate-demo"
 _PATIENCE = 30.0  # seconds
 
@@ -59,7 +61,8 @@ async def until_listening(port: int) -> None:
 
 
 def write_demo(folder: Path, port: int) -> Path:
-    """Write the demo's configuration into `folder`."""
+    """Write the demo's configuration into `folder`, and whose it is: `remove_orphans` asks."""
+    (folder / "owner.pid").write_text(str(os.getpid()))
     path = folder / "headgate-demo.yaml"
     path.write_text(demo_config(port), encoding="utf-8")
     return path

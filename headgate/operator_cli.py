@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from headgate.asking import NoAnswerError, RefusedError, ask
 from ratelimit import settings
 from ratelimit.client import names, parse_entries
 from ratelimit.explain import explain as explain_descriptor
@@ -125,18 +124,11 @@ def lint(directory: Annotated[Path, typer.Argument(help="the rule file, or the f
 def _ask(url: str, what: str, domain: str, descriptor: str, **more: object) -> Any:
     query = urllib.parse.urlencode({"domain": domain, "descriptor": descriptor, **more})
     method = "POST" if what in ("credit", "reset") else "GET"
-    request = urllib.request.Request(f"{url.rstrip('/')}/{what}?{query}", method=method)  # noqa: S310 - as given
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as reply:  # noqa: S310
-            return json.load(reply)
-    except urllib.error.HTTPError as error:
-        body = error.read()
-        try:
-            reason = json.loads(body)["error"]
-        except (ValueError, KeyError, TypeError):
-            reason = f"HTTP {error.code}"
-        _fail(f"{url}: {reason}")
-    except (OSError, ValueError) as error:
+        return ask(f"{url.rstrip('/')}/{what}?{query}", method=method, patience=_PATIENCE)
+    except RefusedError as error:
+        _fail(f"{url}: {error}")
+    except NoAnswerError as error:
         _fail(f"{url}: cannot be asked: {error} (name the service's debug port with --url)")
 
 

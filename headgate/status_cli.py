@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,20 +11,21 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from headgate.asking import NoAnswerError, RefusedError, admin_url, ask
 from sidecar.errors import HeadgateError
 
 _WIDTH = 160
+_PATIENCE = 5.0  # seconds
 _COLOURS = {"available": "green", "trial": "yellow", "cooling": "yellow", "ejected": "red", "down": "red"}
 
 
 def fetch(admin: str) -> Mapping[str, Any]:
     """`/status` of the admin port. Raises `HeadgateError` when nobody answers there."""
+    url = admin_url(admin, "/status")
     try:
-        with urllib.request.urlopen(f"http://{admin}/status", timeout=5) as response:
-            return dict(json.load(response))
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise HeadgateError(f"no gateway answers at http://{admin}/status: {reason}: see --admin") from error
+        return ask(url, patience=_PATIENCE)
+    except (RefusedError, NoAnswerError) as error:
+        raise HeadgateError(f"no gateway answers at {url}: {error}: see --admin") from error
 
 
 def shown(status: Mapping[str, Any]) -> Group:

@@ -9,7 +9,6 @@ SERVING from `start`, NOT_SERVING from `not_serving` on, so that balancers turn 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -58,6 +57,7 @@ class GrpcServer:
         self._stopped = asyncio.Event()
         self._running = False
         self.port = 0
+        self._mark: unix_socket.Mark | None = None
 
     @property
     def address(self) -> str:
@@ -72,6 +72,8 @@ class GrpcServer:
             if self._listen.startswith("unix:"):
                 unix_socket.take(self._path)
             self.port = await self._engine.start(self._listen)
+            if self._listen.startswith("unix:"):
+                self._mark = unix_socket.mark(self._path)
         except (OSError, RuntimeError) as error:
             raise ConfigError(
                 [Problem("listen", "", f"cannot bind {self._listen}: {error}", "free it or choose another address")]
@@ -96,7 +98,8 @@ class GrpcServer:
         self._running = False
         self._health.close()
         await self._engine.stop(grace)
-        self._remove_socket()
+        if self._listen.startswith("unix:"):
+            unix_socket.leave(self._path, self._mark)
         self._stopped.set()
 
     async def wait(self) -> None:
@@ -106,8 +109,3 @@ class GrpcServer:
     @property
     def _path(self) -> Path:
         return Path(self._listen.removeprefix("unix:").removeprefix("//"))
-
-    def _remove_socket(self) -> None:
-        if self._listen.startswith("unix:"):
-            with contextlib.suppress(OSError):
-                self._path.unlink()

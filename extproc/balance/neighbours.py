@@ -9,7 +9,6 @@ Best effort: a worker that is away, or too busy to read, misses what it is told;
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections import deque
@@ -21,6 +20,7 @@ import msgspec
 
 from extproc.balance.board import Hear
 from extproc.balance.notice import Notice
+from sidecar import unix_socket
 
 _AT_ONCE = 100  # notices or endings in one datagram: well below what a socket takes
 _MOST_BYTES = 128 * 1024
@@ -63,7 +63,7 @@ class Neighbours:
         self._hear = hear
         self._ended = ended
         self._socket: socket.socket | None = None
-        self._inode = 0
+        self._mark: unix_socket.Mark | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -83,7 +83,7 @@ class Neighbours:
         except OSError:
             listening.close()
             raise
-        self._inode = self._path.stat().st_ino
+        self._mark = unix_socket.mark(self._path)
         self._socket = listening
         asyncio.get_running_loop().add_reader(listening.fileno(), self._readable)
 
@@ -96,9 +96,7 @@ class Neighbours:
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
         self._socket = None
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:  # else the next worker of this number is there already
-                self._path.unlink()
+        unix_socket.leave(self._path, self._mark)
 
     def publish(self, notices: Sequence[Notice]) -> None:
         """Tell all neighbours. Never raises and never waits."""

@@ -14,27 +14,29 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import aiohttp
 import structlog
 
+from headgate.demo import DEMO_PREFIX
 from headgate.envoy_admin import EnvoyAdmin
 from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
-from headgate.settings import Settings, load_settings, pinned, split_address
+from headgate.settings import Settings, load_settings, pinned
+from headgate.up.addresses import check_free
 from headgate.up.child import ENVOY_DIED, Child
 from headgate.up.drain import drain
 from headgate.up.envoy import EnvoyStart
 from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, keep_copy, render, write_all
 from sidecar.configfile import ConfigFile
-from sidecar.errors import ConfigError, HeadgateError, Problem
+from sidecar.errors import ConfigError, HeadgateError
 from sidecar.reload import changes, fingerprint
 from sidecar.waiting import set_within
 
@@ -78,22 +80,10 @@ def _linger(settings: Settings) -> float:
     return settings.request_timeout + settings.decision_timeout + waits + settings.limits.timeout
 
 
-def check_free(name: str, address: str) -> None:
-    """Raise `ConfigError` when somebody else has the address."""
-    host, port = split_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            mend = f"free it, or choose another with --{name} HOST:PORT"
-            raise ConfigError([Problem(name, "", f"cannot bind {address}: {error.strerror}", mend)]) from error
-
-
 def remove_orphans() -> None:
-    """Remove the private folders of supervisors that were killed: they hold providers' keys."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*/owner.pid"):
+    """Remove the private folders of supervisors that were killed: they hold providers' keys, or a demonstration."""
+    found = (Path(tempfile.gettempdir()).glob(f"{prefix}*/owner.pid") for prefix in (_FOLDER_PREFIX, DEMO_PREFIX))
+    for owner in chain.from_iterable(found):
         try:
             os.kill(int(owner.read_text()), 0)
         except ProcessLookupError:

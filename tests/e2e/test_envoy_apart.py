@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -197,6 +198,20 @@ def test_each_part_may_start_again_while_the_file_is_broken(pod: Pod) -> None:
     pod.start_up()
     pod.until_ready()
     pod.until(lambda: post(pod.listen, chat()).status == 200)
+
+
+def test_a_sidecar_whose_supervisor_was_killed_is_waited_for(pod: Pod) -> None:
+    assert pod.up is not None
+    (sidecar,) = psutil.Process(pod.up.pid).children()
+    sidecar.suspend()  # a busy machine: it does not even get to hear that it should go
+    pod.up.kill()
+    pod.up.wait()
+    pod.start_up()
+    pod.until(lambda: "waiting: somebody has" in pod.log())
+    sidecar.resume()
+    pod.until(lambda: pod.log().count('"event":"serving"') == 2)
+    pod.until_ready()
+    assert post(pod.listen, chat()).status == 200
 
 
 def test_the_end_of_a_pod_cuts_no_stream(pod: Pod, provider: ProviderThread) -> None:

@@ -227,13 +227,13 @@ def test_tracebacks_are_no_messages(tmp_path: Path) -> None:
 
 def test_folders_of_killed_supervisors_are_removed(tmp_path: Path) -> None:
     demo = Demo(tmp_path)
-    owners = Path(tempfile.gettempdir()).glob("headgate-run-*/owner.pid")
+    owners = Path(tempfile.gettempdir()).glob("headgate-*/owner.pid")
     folders = [owner.parent for owner in owners if owner.read_text() == str(demo.process.pid)]
-    assert len(folders) == 1
+    assert sorted(folder.name.rpartition("-")[0] for folder in folders) == ["headgate-demo", "headgate-run"]
     demo.process.kill()
     demo.process.wait()
-    assert folders[0].exists()
+    assert all(folder.exists() for folder in folders)
     from headgate.up.supervisor import remove_orphans
 
     remove_orphans()
-    assert not folders[0].exists()
+    assert not any(folder.exists() for folder in folders)

@@ -51,3 +51,19 @@ async def test_a_second_server_is_told_so(path: Path) -> None:
         assert path.exists()
     finally:
         await first.stop(0)
+
+
+def test_the_next_servers_socket_is_left_alone(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as first:
+        first.bind(str(path))
+        ours = unix_socket.mark(path)
+    unix_socket.take(path)
+    with socket.socket(socket.AF_UNIX) as second:
+        second.bind(str(path))
+        unix_socket.leave(path, ours)
+        assert path.exists()
+        unix_socket.leave(path, None)
+        assert path.exists()
+        unix_socket.leave(path, unix_socket.mark(path))
+    assert not path.exists()
+    unix_socket.leave(path, ours)
