@@ -202,7 +202,7 @@ def _nowhere() -> Json:
 
 def _replies(settings: Settings) -> list[Json]:
     """Our mappers for our requests alone. The last keeps what ext_proc has answered from the owner's mappers."""
-    mappers: list[Json] = local_replies(settings)["mappers"]
+    mappers = local_replies(settings)
     error = {
         "status_code_filter": {
             "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "headgate.local_reply"}}

@@ -17,17 +17,23 @@ def _body(message: str, kind: str, code: str) -> str:
     return error_body(message, kind=kind, code=code).decode()
 
 
-# What ext_proc has decided itself: it says how long that took.
-_DECIDED = {
-    "metadata_filter": {
-        "matcher": {"filter": METADATA, "path": [{"key": "decision_us"}], "value": {"present_match": True}},
-        "match_if_key_not_found": False,
-    }
-}
+def _by_decision(value: Json, *, undecided: bool) -> Json:
+    path = {"filter": METADATA, "path": [{"key": "decision_us"}], "value": value}
+    return {"metadata_filter": {"matcher": path, "match_if_key_not_found": undecided}}
+
+
+# What ext_proc has answered itself says how long that took; what Envoy has refused before it asks has no such thing.
+_DECIDED = _by_decision({"present_match": True}, undecided=False)
+_NOT_ASKED = _by_decision({"null_match": {}}, undecided=True)
 
 
 def _mapper(
-    status: int, body: str, *, flags: tuple[str, ...] = (), becomes: int | None = None, decided: bool = False
+    status: int,
+    body: str,
+    *,
+    flags: tuple[str, ...] = (),
+    becomes: int | None = None,
+    only: Json | None = None,
 ) -> Json:
     by_status: Json = {
         "status_code_filter": {
@@ -37,11 +43,10 @@ def _mapper(
             }
         }
     }
-    chosen = by_status
-    if flags:
-        chosen = {"and_filter": {"filters": [by_status, {"response_flag_filter": {"flags": list(flags)}}]}}
-    if decided:
-        chosen = {"and_filter": {"filters": [by_status, _DECIDED]}}
+    more = [{"response_flag_filter": {"flags": list(flags)}}] if flags else []
+    if only is not None:
+        more.append(only)
+    chosen = {"and_filter": {"filters": [by_status, *more]}} if more else by_status
     mapper: Json = {
         "filter": chosen,
         "body_format_override": {
@@ -54,58 +59,83 @@ def _mapper(
     return mapper
 
 
-def local_replies(settings: Settings) -> Json:
-    """The `local_reply_config` of the gateway's listener. The first mapper that fits is used."""
+def refused_unasked() -> list[Json]:
+    """Of our own listener: what Envoy refuses before it asks ext_proc."""
+    return [
+        _mapper(
+            400,
+            _body(
+                "The request is not valid HTTP: see its first line, Host, lengths, and path (no '#').",
+                "invalid_request_error",
+                "bad_request",
+            ),
+            only=_NOT_ASKED,
+        ),
+        _mapper(
+            403,
+            _body(
+                "The only upgrade that is served here is a WebSocket.", "invalid_request_error", "upgrade_not_supported"
+            ),
+            only=_NOT_ASKED,
+        ),
+        _mapper(
+            501,
+            _body("The only transfer encoding served here is 'chunked'.", "invalid_request_error", "transfer_encoding"),
+            only=_NOT_ASKED,
+        ),
+    ]
+
+
+def local_replies(settings: Settings) -> list[Json]:
+    """The mappers of what Envoy answers for us. The first that fits is used."""
     limit = settings.max_body
     too_large = _body(
         f"The request body is larger than the limit of {limit} bytes.",
         "invalid_request_error",
         "request_too_large",
     )
-    return {
-        "mappers": [
-            _mapper(413, too_large),
-            _mapper(429, "%LOCAL_REPLY_BODY%"),
-            _mapper(
-                400,
-                _body("The request is not valid HTTP.", "invalid_request_error", "bad_request"),
-                flags=("DPE",),
+    return [
+        _mapper(413, too_large),
+        _mapper(429, "%LOCAL_REPLY_BODY%"),
+        _mapper(
+            400,
+            _body("The request is not valid HTTP.", "invalid_request_error", "bad_request"),
+            flags=("DPE",),
+        ),
+        _mapper(408, _body("The request did not arrive in time.", "invalid_request_error", "request_timeout")),
+        _mapper(431, _body("The request headers are too large.", "invalid_request_error", "headers_too_large")),
+        _mapper(
+            503,
+            _body(
+                "The provider closed the connection before it answered.",
+                "upstream_error",
+                "provider_reset",
             ),
-            _mapper(408, _body("The request did not arrive in time.", "invalid_request_error", "request_timeout")),
-            _mapper(431, _body("The request headers are too large.", "invalid_request_error", "headers_too_large")),
-            _mapper(
-                503,
-                _body(
-                    "The provider closed the connection before it answered.",
-                    "upstream_error",
-                    "provider_reset",
-                ),
-                flags=("UC", "UR"),
-                becomes=502,
-            ),
-            _mapper(
-                502,
-                _body("The provider's answer is not valid HTTP.", "upstream_error", "provider_protocol_error"),
-            ),
-            _mapper(
-                503,
-                _body("The provider cannot be reached.", "upstream_error", "provider_unreachable"),
-                flags=("UF", "UH", "UO", "URX", "NC", "DF"),
-            ),
-            _mapper(
-                503,
-                UNDECIDED.decode(),
-            ),
-            _mapper(
-                504,
-                _body("The provider did not answer in time.", "upstream_error", "provider_timeout"),
-                flags=("UT", "SI"),
-            ),
-            *([_mapper(504, "%LOCAL_REPLY_BODY%", decided=True)] if settings.has_cache else []),  # `only-if-cached`
-            _mapper(
-                504,
-                _body("The gateway did not decide in time: try again.", "gateway_error", "gateway_timeout"),
-            ),
-            _mapper(500, _body("The gateway failed on this request.", "gateway_error", "internal_error")),
-        ]
-    }
+            flags=("UC", "UR"),
+            becomes=502,
+        ),
+        _mapper(
+            502,
+            _body("The provider's answer is not valid HTTP.", "upstream_error", "provider_protocol_error"),
+        ),
+        _mapper(
+            503,
+            _body("The provider cannot be reached.", "upstream_error", "provider_unreachable"),
+            flags=("UF", "UH", "UO", "URX", "NC", "DF"),
+        ),
+        _mapper(
+            503,
+            UNDECIDED.decode(),
+        ),
+        _mapper(
+            504,
+            _body("The provider did not answer in time.", "upstream_error", "provider_timeout"),
+            flags=("UT", "SI"),
+        ),
+        *([_mapper(504, "%LOCAL_REPLY_BODY%", only=_DECIDED)] if settings.has_cache else []),  # `only-if-cached`
+        _mapper(
+            504,
+            _body("The gateway did not decide in time: try again.", "gateway_error", "gateway_timeout"),
+        ),
+        _mapper(500, _body("The gateway failed on this request.", "gateway_error", "internal_error")),
+    ]

@@ -232,9 +232,36 @@ def test_http_1_0_is_served(house: House) -> None:
     assert answer.json()["object"] == "chat.completion"
 
 
-def test_nonsense_is_a_400(house: House) -> None:
-    answer = raw_request(house.gateway.listen, b"\x16\x03\x01 hello\r\n\r\n")
-    assert answer.status == 400
+WITH_KEY = b"host: x\r\nauthorization: Bearer sk-team-a\r\nconnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (b"\x16\x03\x01 hello\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n", 400, "bad_request"),  # no host
+        (b"GET /v1/models#x HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 400, "bad_request"),
+        (b"GET /v1/%00 HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 400, "bad_request"),
+        (b"FOO /v1/models HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 400, "bad_request"),
+        (
+            b"GET /v1/models HTTP/1.1\r\n" + WITH_KEY.replace(b"close", b"upgrade") + b"upgrade: foo\r\n\r\n",
+            403,
+            "upgrade_not_supported",
+        ),
+        (
+            b"POST /v1/chat/completions HTTP/1.1\r\n" + WITH_KEY + b"transfer-encoding: foo\r\n\r\n",
+            501,
+            "transfer_encoding",
+        ),
+        (b"GET /v1/models HTTP/1.1\r\n" + WITH_KEY + b"x: " + b"a" * 70_000 + b"\r\n\r\n", 431, "headers_too_large"),
+    ],
+)
+def test_what_envoy_refuses_unasked_is_a_json_error(house: House, request_: bytes, status: int, code: str) -> None:
+    answer = raw_request(house.gateway.listen, request_)
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], set(error)) == (status, code, {"message", "type", "param", "code"})
+    assert answer.header("content-type") == "application/json"
+    assert len(house.openai.requests) == 0
 
 
 def test_a_body_without_a_length_or_end_is_no_body(house: House) -> None:
