@@ -14,6 +14,7 @@ import structlog
 from extproc.balance.health import Health
 from extproc.settings import HealthCheckSettings, PolicySettings, ProviderSettings
 from headgate.render.clusters import system_ca
+from sidecar.tls import trusting
 
 _log = structlog.get_logger("headgate")
 _FAILURES = (aiohttp.ClientError, OSError, TimeoutError)
@@ -56,7 +57,12 @@ class HealthChecks:
         assert check is not None
         url = urlsplit(endpoint)._replace(path=check.path, query="").geturl()
         failures, up = 0, True
-        ask = _asker(url, check, _trust(provider) if url.startswith("https") else None, provider.tls.sni or None)
+        ask = _asker(
+            url,
+            check,
+            trusting(provider.tls.ca or system_ca()) if url.startswith("https") else None,
+            provider.tls.sni or None,
+        )
         while True:
             problem = await ask()
             failures = failures + 1 if problem else 0
@@ -66,10 +72,6 @@ class HealthChecks:
                 _log.warning("endpoint_checked", endpoint=endpoint, up=up, reason=problem)
             self._health.checked(endpoint, up, f"health check: {problem}" if problem else "")
             await asyncio.sleep(check.interval)
-
-
-def _trust(provider: ProviderSettings) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=provider.tls.ca or system_ca())
 
 
 def _asker(

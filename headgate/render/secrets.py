@@ -14,6 +14,7 @@ from headgate.render.values import Json
 from headgate.settings import Settings
 from sidecar.configfile import ConfigFile, KeyPath, dotted, resolve
 from sidecar.errors import ConfigError, Problem
+from sidecar.tls import trusting
 
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 REDACTED = "<redacted>"
@@ -97,7 +98,7 @@ def _ca_problems(file: ConfigFile, path: KeyPath, bundle: str) -> list[Problem]:
     if not bundle:
         return []
     try:
-        ssl.create_default_context(cafile=bundle)
+        trusting(bundle)
     except (OSError, ValueError) as error:
         reason = f"the CA bundle cannot be used: {error}"
         return [Problem(file.place(path), dotted(path), reason, "it is the path of a PEM file")]

@@ -17,6 +17,7 @@ from sidecar.redis.connection import Connection
 from sidecar.redis.errors import code, store_error
 from sidecar.redis.request import Command
 from sidecar.redis.url import Address, Credentials, TlsOptions
+from sidecar.tls import trusting
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
@@ -41,7 +42,7 @@ class Session:
 def tls_context(options: TlsOptions) -> ssl.SSLContext:
     """Read the certificates. Raises `ValueError` (`what | mend`) when a file cannot be used."""
     try:
-        context = ssl.create_default_context(cafile=options.ca_certs or None)
+        context = trusting(options.ca_certs or None)
         if options.certfile or options.keyfile:
             context.load_cert_chain(options.certfile or options.keyfile, options.keyfile or None, options.password)
     except OSError as error:  # ssl.SSLError is one

@@ -149,6 +149,7 @@ def test_a_key_is_never_shown(tmp_path: Path, authority: Authority) -> None:
 async def shake(address: str, authority: Authority, **settings: object) -> str | None:
     """The protocol that a handshake of Python's own client agrees on. Raises what the handshake raises."""
     context = ssl.create_default_context(cadata=authority.pem.decode())
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # its certificates have no authority key identifier
     for name, value in settings.items():
         if name == "alpn":
             context.set_alpn_protocols(value)  # type: ignore[arg-type]

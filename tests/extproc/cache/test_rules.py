@@ -244,7 +244,8 @@ def test_no_bytes_raise(raw: bytes) -> None:
 
 
 def test_a_value_too_deep_is_not_read() -> None:
-    raw = b'{"temperature":0,"tools":' + b"[" * 2000 + b"]" * 2000 + b"}"
+    deep = 100_000  # more than any Python reads
+    raw = b'{"temperature":0,"tools":' + b"[" * deep + b"]" * deep + b"}"
     assert verdict("chat.completions", raw, {"tools": msgspec.Raw(raw[25:-1])}, Controls(), CacheRules()) == Bypass(
         Reason.AMBIGUOUS
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -61,6 +62,24 @@ async def test_tls_with_a_certificate_on_both_sides(redis_server: RedisServer, c
             error = await recovered_error(client)
             assert "is not trusted" in str(error)
             assert not error.transient
+
+
+async def test_an_authority_made_by_hand_is_enough_on_every_python(
+    redis_server: RedisServer, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ssl.create_default_context
+
+    def strict(*arguments: Any, **named: Any) -> ssl.SSLContext:
+        context = plain(*arguments, **named)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    async with (
+        Relay(redis_server.socket, certificates.server()) as relay,
+        opened(f"{relay.url}{certificates.query}") as client,
+    ):
+        assert await recovered(client, "ECHO", "over tls") == b"over tls"
 
 
 async def recovered_error(client: Client) -> StoreError:
