@@ -10,9 +10,6 @@ from typing import Any
 
 from sidecar.errors import HeadgateError
 
-# What runs here is asked itself: a proxy that the environment names does not reach it.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
 
 class NoAnswerError(HeadgateError):
     """Nobody answers there, or not as we do."""
@@ -23,31 +20,33 @@ class RefusedError(HeadgateError):
 
 
 def admin_url(admin: str, path: str) -> str:
-    """`path` at an admin port that was given as `host:port`, or as a whole URL."""
+    """`path` at a port that was given as `host:port`, or as a whole URL."""
     return f"{admin.rstrip('/') if '://' in admin else f'http://{admin}'}{path}"
 
 
 def ask(url: str, body: object = None, *, method: str | None = None, patience: float) -> dict[str, Any]:
-    """The JSON object that `url` answers within `patience` seconds; a `body` is posted as JSON.
+    """The JSON object that `url` answers; a `body` is posted as JSON. Nothing is waited for longer than `patience`
+    seconds. It is asked directly, whatever proxy the environment names.
 
     Raises `NoAnswerError` and `RefusedError`.
     """
-    if not url.startswith(("http://", "https://")):
+    if not url.lower().startswith(("http://", "https://")):
         raise NoAnswerError("not an address over HTTP: write host:port, or http://host:port")
     data = None if body is None else json.dumps(body).encode()
     headers = {"content-type": "application/json"}
-    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - looked at above
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with _direct.open(request, timeout=patience) as response:
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - looked at above
+        with direct.open(request, timeout=patience) as response:
             found = json.load(response)
     except urllib.error.HTTPError as error:
         raise RefusedError(_reason(error)) from error
     except urllib.error.URLError as error:
         raise NoAnswerError(str(error.reason)) from error
+    except (http.client.InvalidURL, http.client.IncompleteRead, OSError, ValueError) as error:
+        raise NoAnswerError(str(error)) from error
     except http.client.HTTPException as error:
         raise NoAnswerError(f"what answers does not speak HTTP ({type(error).__name__})") from error
-    except (OSError, ValueError) as error:
-        raise NoAnswerError(str(error)) from error
     if not isinstance(found, dict):
         raise NoAnswerError("what answers is neither a gateway nor a rate-limit service")
     return found
@@ -55,6 +54,7 @@ def ask(url: str, body: object = None, *, method: str | None = None, patience: f
 
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["error"])
+        said = json.load(error)["error"]
+        return str(said["message"] if isinstance(said, dict) else said)
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
         return f"HTTP {error.code} {error.reason}".rstrip()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets as random_secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Annotated
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from extproc.settings import NAME
@@ -98,19 +101,23 @@ def up(
     Without a configuration it runs a demonstration with a fake provider and a demo key.
     """
     _flags(listen=listen, admin=admin, store=store)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # until the supervisor takes it
     try:
-        with tempfile.TemporaryDirectory(prefix=DEMO_PREFIX) as folder:
-            fake_port = free_port() if config is None else 0
-            path = write_demo(Path(folder), fake_port) if config is None else config
-            remove_orphans()
+        remove_orphans()
+        with contextlib.ExitStack() as stack:
+            fake_port = 0
+            if config is None:
+                fake_port = free_port()
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=DEMO_PREFIX))
+                config = write_demo(Path(folder), fake_port)
             with _out.status("reading the configuration"):
-                configuration = read(path, os.environ)
+                configuration = read(config, os.environ)
                 logs.configure(configuration.settings.log.level, configuration.settings.log.format)
                 # Another container's Envoy may have its address already, and should.
                 # The admin port is given back last of all.
                 for name in ("admin", "listen") if configuration.settings.envoy.start else ("admin",):
-                    until_free(name, getattr(configuration.settings, name), _step)
-            _step(f"configuration {path} checked ({configuration.version})")
+                    until_free(name, getattr(configuration.settings, name), _waits)
+            _step(f"configuration {config} checked ({configuration.version})")
             asyncio.run(_up(configuration, fake_port))
     except HeadgateError as error:
         fail(error)
@@ -119,7 +126,11 @@ def up(
 
 
 def _step(text: str) -> None:
-    _out.print(f"[green]✓[/green] {text}", highlight=False, soft_wrap=True)
+    _out.print(f"[green]✓[/green] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _waits(text: str) -> None:
+    _out.print(f"[yellow]·[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 async def _up(configuration: Configuration, fake_port: int) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from headgate.asking import NoAnswerError, RefusedError, ask
+from headgate.asking import NoAnswerError, RefusedError, admin_url, ask
 from ratelimit import settings
 from ratelimit.client import names, parse_entries
 from ratelimit.explain import explain as explain_descriptor
@@ -125,7 +125,7 @@ def _ask(url: str, what: str, domain: str, descriptor: str, **more: object) -> A
     query = urllib.parse.urlencode({"domain": domain, "descriptor": descriptor, **more})
     method = "POST" if what in ("credit", "reset") else "GET"
     try:
-        return ask(f"{url.rstrip('/')}/{what}?{query}", method=method, patience=_PATIENCE)
+        return ask(admin_url(url, f"/{what}?{query}"), method=method, patience=_PATIENCE)
     except RefusedError as error:
         _fail(f"{url}: {error}")
     except NoAnswerError as error:

@@ -24,7 +24,9 @@ def fetch(admin: str) -> Mapping[str, Any]:
     url = admin_url(admin, "/status")
     try:
         return ask(url, patience=_PATIENCE)
-    except (RefusedError, NoAnswerError) as error:
+    except RefusedError as error:
+        raise HeadgateError(f"{url}: {error}: see --admin") from error
+    except NoAnswerError as error:
         raise HeadgateError(f"no gateway answers at {url}: {error}: see --admin") from error
 
 

@@ -92,7 +92,10 @@ class GrpcServer:
         self.report(serving=False)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give running ones `grace` seconds, then cut them. Safe to call twice."""
+        """Refuse new calls, give running ones `grace` seconds, then cut them. Safe to call twice.
+
+        A unix socket goes with it, unless another server has taken its path meanwhile (gRPC's own engine never looks).
+        """
         if not self._running:
             return
         self._running = False

@@ -28,7 +28,7 @@ from headgate.render.layout import (
     STAT_PREFIX,
     replay_cluster,
 )
-from headgate.render.local_replies import local_replies, refused_unasked
+from headgate.render.local_replies import local_replies, refused_undecided
 from headgate.render.logs import access_logs, attempt_log
 from headgate.render.values import Json, address, seconds, typed
 from headgate.settings import Settings
@@ -115,7 +115,7 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
                 mutations=foreign_headers(),
             )
         ],
-        local_reply_config={"mappers": [*local_replies(settings), *refused_unasked()]},
+        local_reply_config={"mappers": [*local_replies(settings), *refused_undecided()]},
         access_log=access_logs(settings),
         http_filters=[
             *http_filters(settings),

@@ -22,9 +22,9 @@ def _by_decision(value: Json, *, undecided: bool) -> Json:
     return {"metadata_filter": {"matcher": path, "match_if_key_not_found": undecided}}
 
 
-# What ext_proc has answered itself says how long that took; what Envoy has refused before it asks has no such thing.
+# What ext_proc has answered itself says how long that took; what Envoy refuses before that has no such thing.
 _DECIDED = _by_decision({"present_match": True}, undecided=False)
-_NOT_ASKED = _by_decision({"null_match": {}}, undecided=True)
+_UNDECIDED = _by_decision({"null_match": {}}, undecided=True)
 
 
 def _mapper(
@@ -59,8 +59,8 @@ def _mapper(
     return mapper
 
 
-def refused_unasked() -> list[Json]:
-    """Of our own listener: what Envoy refuses before it asks ext_proc."""
+def refused_undecided() -> list[Json]:
+    """Of our own listener: what Envoy refuses before ext_proc has decided."""
     return [
         _mapper(
             400,
@@ -69,19 +69,24 @@ def refused_unasked() -> list[Json]:
                 "invalid_request_error",
                 "bad_request",
             ),
-            only=_NOT_ASKED,
+            only=_UNDECIDED,
         ),
         _mapper(
             403,
             _body(
                 "The only upgrade that is served here is a WebSocket.", "invalid_request_error", "upgrade_not_supported"
             ),
-            only=_NOT_ASKED,
+            only=_UNDECIDED,
+        ),
+        _mapper(
+            404,
+            _body("There is nothing at this address.", "invalid_request_error", "unknown_url"),
+            only=_UNDECIDED,
         ),
         _mapper(
             501,
             _body("The only transfer encoding served here is 'chunked'.", "invalid_request_error", "transfer_encoding"),
-            only=_NOT_ASKED,
+            only=_UNDECIDED,
         ),
     ]
 

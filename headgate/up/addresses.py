@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -12,45 +13,55 @@ from sidecar.errors import ConfigError, Problem
 
 _GIVEN_BACK_SECONDS = 2.0
 _POLL_SECONDS = 0.05
-_ANSWER_SECONDS = 1.0
+_ANSWER_SECONDS = 3.0  # longer than a gateway waits for a worker of its own that hangs
 
 
 def check_free(name: str, address: str) -> None:
-    """Raise `ConfigError` when somebody else has the address."""
+    """Raise `ConfigError` when the address cannot be bound: somebody else has it, or it is not of this machine."""
+    try:
+        _bind(address)
+    except OSError as error:
+        raise _cannot_bind(name, address, error) from error
+
+
+def until_free(name: str, address: str, announce: Callable[[str], None]) -> None:
+    """Return when the address is free. Raises `ConfigError` when somebody keeps it, or it cannot be bound at all.
+
+    A gateway that was just killed or told to stop is waited for as long as its admin port says that it drains (then its
+    `drain_timeout` bounds that); anybody else has two seconds to go.
+    """
+    deadline = None
+    drains = False
+    while True:
+        try:
+            return _bind(address)
+        except OSError as error:
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + _GIVEN_BACK_SECONDS
+                if error.errno == errno.EADDRINUSE:
+                    announce(f"waiting: somebody has {address} (--{name})")
+            if name == "admin" and error.errno == errno.EADDRINUSE and _drains(address):
+                deadline = time.monotonic() + _GIVEN_BACK_SECONDS
+                if not drains:
+                    announce(f"waiting: a gateway that drains has {address}")
+                drains = True
+            elif now >= deadline or error.errno != errno.EADDRINUSE:
+                raise _cannot_bind(name, address, error) from error
+        time.sleep(_POLL_SECONDS)
+
+
+def _bind(address: str) -> None:
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            mend = f"free it, or choose another with --{name} HOST:PORT"
-            raise ConfigError([Problem(name, "", f"cannot bind {address}: {error.strerror}", mend)]) from error
+        probe.bind((host, port))
 
 
-def until_free(name: str, address: str, announce: Callable[[str], None]) -> None:
-    """Return when the address is free. Raises `ConfigError` when somebody keeps it.
-
-    A gateway that was just killed or told to stop is waited for as long as it says at this address that it drains
-    (its own `drain_timeout` bounds that); anybody else has two seconds to go.
-    """
-    deadline = time.monotonic() + _GIVEN_BACK_SECONDS
-    told = ""
-    while True:
-        try:
-            return check_free(name, address)
-        except ConfigError:
-            drains = _drains(address)
-            now = time.monotonic()
-            if drains:
-                deadline = now + _GIVEN_BACK_SECONDS
-            elif now >= deadline:
-                raise
-        text = "a gateway that drains has" if drains else "somebody has"
-        if text != told:
-            announce(f"waiting: {text} {address} (--{name})")
-            told = text
-        time.sleep(_POLL_SECONDS)
+def _cannot_bind(name: str, address: str, error: OSError) -> ConfigError:
+    mend = f"free it, or choose another with --{name} HOST:PORT"
+    return ConfigError([Problem(name, "", f"cannot bind {address}: {error.strerror}", mend)])
 
 
 def _drains(address: str) -> bool:

@@ -242,6 +242,7 @@ WITH_KEY = b"host: x\r\nauthorization: Bearer sk-team-a\r\nconnection: close\r\n
         (b"GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n", 400, "bad_request"),  # no host
         (b"GET /v1/models#x HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 400, "bad_request"),
         (b"GET /v1/%00 HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 400, "bad_request"),
+        (b"OPTIONS * HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 404, "unknown_url"),
         (b"FOO /v1/models HTTP/1.1\r\n" + WITH_KEY + b"\r\n", 400, "bad_request"),
         (
             b"GET /v1/models HTTP/1.1\r\n" + WITH_KEY.replace(b"close", b"upgrade") + b"upgrade: foo\r\n\r\n",

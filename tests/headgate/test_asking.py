@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -52,12 +53,13 @@ DRAINS, SERVES = http(b'{"draining": true}'), http(b'{"draining": false}')
     ("answer", "error", "words"),
     [
         (b"-ERR unknown command\r\n", NoAnswerError, "does not speak HTTP"),
-        (b"", NoAnswerError, "RemoteDisconnected"),
+        (b"", NoAnswerError, "Remote end closed connection without response"),
         (http(b"<html>"), NoAnswerError, "Expecting value"),
         (http(b"[1]"), NoAnswerError, "neither a gateway"),
         (http(b"\xff"), NoAnswerError, "codec can't decode"),
         (http(b"{}", b"404 Not Found"), RefusedError, "HTTP 404 Not Found"),
         (http(b'{"error": "no"}', b"503 Busy"), RefusedError, "^no$"),
+        (http(b'{"error": {"message": "no key", "code": "x"}}', b"401 No"), RefusedError, "^no key$"),
         (http(b'{"a": 1}')[:-3], NoAnswerError, "IncompleteRead"),
     ],
 )
@@ -66,15 +68,27 @@ def test_whatever_answers_there_is_said(answer: bytes, error: type[Exception], w
         ask(admin_url(address, "/status"), patience=5)
 
 
-@pytest.mark.parametrize("admin", ["unix:///run/admin.sock", "file:///etc/passwd"])
-def test_only_http_is_spoken(admin: str) -> None:
-    with pytest.raises(NoAnswerError, match="write host:port"):
+@pytest.mark.parametrize(
+    ("admin", "words"),
+    [
+        ("unix:///run/admin.sock", "write host:port"),
+        ("file:///etc/passwd", "write host:port"),
+        ("localhost:abc", "nonnumeric port: 'abc'"),
+        ("[::1:9901", "Invalid IPv6 URL"),
+        ("http://", "write host:port"),
+        ("HTTP://127.0.0.1:1", "Connection refused"),
+        ("a b:1", "control characters"),
+    ],
+)
+def test_what_is_no_address_is_said(admin: str, words: str) -> None:
+    with pytest.raises(NoAnswerError, match=words):
         ask(admin_url(admin, "/status"), patience=5)
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     with answering(SERVES) as address:
         assert ask(admin_url(address, "/status"), patience=5) == {"draining": False}
 
@@ -111,7 +125,7 @@ def test_a_gateway_that_drains_is_waited_for() -> None:
         until_free("admin", address, said.append)
         assert time.monotonic() > ended[0]
         thread.join()
-    assert said == [f"waiting: a gateway that drains has {address} (--admin)"]
+    assert said == [f"waiting: somebody has {address} (--admin)", f"waiting: a gateway that drains has {address}"]
 
 
 def test_an_address_is_waited_for_a_moment() -> None:
@@ -129,6 +143,17 @@ def test_a_gateway_that_serves_keeps_its_address() -> None:
         pytest.raises(ConfigError, match=f"cannot bind {address}: Address already in use"),
     ):
         until_free("admin", address, lambda _: None)
+
+
+@pytest.mark.parametrize("address", ["203.0.113.1:8080", "nosuch.invalid:80", "[::1:9901"])
+def test_what_is_no_address_of_ours_is_not_waited_for(address: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot bind {re.escape(address)}"):
+        until_free("admin", address, pytest.fail)
+
+
+def test_only_the_admin_port_is_asked_whether_it_drains() -> None:
+    with answering(DRAINS) as address, pytest.raises(ConfigError, match="already in use"):
+        until_free("listen", address, lambda _: None)
 
 
 def test_a_free_address_is_not_talked_about() -> None:

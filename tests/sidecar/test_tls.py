@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from sidecar.errors import ConfigError
 from sidecar.options import ServerOptions, Tls
 from sidecar.server import Engine, GrpcServer
-from sidecar.tls import TlsFiles
+from sidecar.tls import TlsFiles, trusting
 from tests.sidecar.certificates import Authority
 from tests.sidecar.contract import Client, Seen, code_of, contract, serving, until
 
@@ -162,6 +162,24 @@ async def shake(address: str, authority: Authority, **settings: object) -> str |
         assert await reader.read() == b""  # cut at once (RFC 9113, section 3.2)
     writer.transport.abort()
     return agreed
+
+
+async def test_a_client_trusts_what_it_is_given(seen: Seen, tmp_path: Path, authority: Authority) -> None:
+    """An authority made by hand, and a certificate itself that is no authority's own: on every Python, and no more."""
+    tls = authority.server_files(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    (tmp_path / "else.pem").write_bytes(Authority("else").pem)
+    async with serving(seen, "native", "127.0.0.1:0", ServerOptions(tls=tls)) as server:
+        host, _, port = server.address.rpartition(":")
+
+        async def met(ca: Path) -> None:
+            _, writer = await asyncio.open_connection(host, int(port), ssl=trusting(ca))
+            writer.transport.abort()
+
+        await met(tmp_path / "ca.pem")
+        await met(tls.certificate)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await met(tmp_path / "else.pem")
 
 
 def test_nothing_older_than_tls_1_2_and_no_forbidden_suite(tmp_path: Path, authority: Authority) -> None:

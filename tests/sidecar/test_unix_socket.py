@@ -67,3 +67,13 @@ def test_the_next_servers_socket_is_left_alone(path: Path) -> None:
         unix_socket.leave(path, unix_socket.mark(path))
     assert not path.exists()
     unix_socket.leave(path, ours)
+
+
+async def test_a_server_that_stops_leaves_the_next_ones_socket(path: Path) -> None:
+    first = GrpcServer([], listen=f"unix://{path}")
+    await first.start()
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as second:
+        second.bind(str(path))
+        await first.stop(0)
+        assert path.exists()
