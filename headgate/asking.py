@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from sidecar.errors import HeadgateError
+
+_STRANGER = "what answers is not a gateway or rate-limit service, or of another version"
 
 
 class NoAnswerError(HeadgateError):
@@ -43,18 +47,31 @@ def ask(url: str, body: object = None, *, method: str | None = None, patience: f
         raise RefusedError(_reason(error)) from error
     except urllib.error.URLError as error:
         raise NoAnswerError(str(error.reason)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NoAnswerError("what answers is not JSON") from error
     except (http.client.InvalidURL, http.client.IncompleteRead, OSError, ValueError) as error:
         raise NoAnswerError(str(error)) from error
     except http.client.HTTPException as error:
         raise NoAnswerError(f"what answers does not speak HTTP ({type(error).__name__})") from error
     if not isinstance(found, dict):
-        raise NoAnswerError("what answers is neither a gateway nor a rate-limit service")
+        raise NoAnswerError(_STRANGER)
     return found
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Around the reading of what `ask` returned. Raises `NoAnswerError` for what a gateway would not say."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise NoAnswerError(_STRANGER) from error
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
         said = json.load(error)["error"]
-        return str(said["message"] if isinstance(said, dict) else said)
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-        return f"HTTP {error.code} {error.reason}".rstrip()
+        if isinstance(said, dict):  # as providers and gateways answer
+            return f"{said['message']} (is this the port for requests?)"
+        return str(said)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException):
+        return f"HTTP {error.code} {error.reason}: this is another program, or an older gateway"

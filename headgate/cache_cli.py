@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headgate.asking import NoAnswerError, RefusedError, admin_url, ask
+from headgate.asking import NoAnswerError, RefusedError, admin_url, ask, understood
 from headgate.evaluate_cli import evaluate
 
 cache_app = typer.Typer(help="The kept answers of a running gateway.", no_args_is_help=True)
@@ -22,6 +23,7 @@ _err = Console(stderr=True)
 _PATIENCE = 90.0  # seconds; a purge of many takes a while
 
 AdminOption = Annotated[str, typer.Option(help="admin address of a running gateway (host:port)")]
+Read = TypeVar("Read")
 _ADMIN = "127.0.0.1:10001"
 
 
@@ -30,11 +32,15 @@ def _fail(text: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _ask(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The answer of the admin port; whatever else comes ends the command."""
+def _ask(
+    admin: str, path: str, read: Callable[[dict[str, Any]], Read], body: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], Read]:
+    """The answer of the admin port, and what `read` makes of it; whatever else comes ends the command."""
     url = admin_url(admin, path)
     try:
-        return ask(url, body, patience=_PATIENCE)
+        found = ask(url, body, patience=_PATIENCE)
+        with understood():
+            return found, read(found)
     except RefusedError as error:
         _fail(f"{url}: {error}")
     except NoAnswerError as error:
@@ -47,25 +53,27 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="as the admin port says it")] = False,
 ) -> None:
     """Show the store, how much is in it, how often it had an answer, and what that has saved."""
-    found = _ask(admin, "/cache")
+    found, tables = _ask(admin, "/cache", _tables)
     if as_json:
         print(json.dumps(found, indent=2))
-        return
+    else:
+        _out.print(*tables, sep="\n\n")
+
+
+def _tables(found: Mapping[str, Any]) -> list[Table]:
+    """The whole cache, and each model's share. Raises whatever reading raises where it is no cache's."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    models = found.pop("models", {})
-    for name, value in found.items():
+    for name in ("store", *(name for name in found if name not in ("store", "models"))):
+        value = found[name]
         if value is None:
             shown = "no target has a price" if name == "saved_cost" else "not known here"
         else:
             shown = _amount(value)
-        table.add_row(name, shown)
-    _out.print(table)
-    if models:
-        _out.print()
-        _out.print(_models(models))
+        table.add_row(Text(name), Text(shown))
+    return [table, _models(found["models"])] if found.get("models") else [table]
 
 
-def _models(models: dict[str, dict[str, Any]]) -> Table:
+def _models(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """Each model's share."""
     columns = ("hits", "misses", "saved_tokens", "saved_cost")
     table = Table("model", box=None, pad_edge=False)
@@ -97,4 +105,5 @@ def purge(
     wanted = {name: value for name, value in wanted.items() if value} | ({"all": True} if everything else {})
     if not wanted:
         _fail("what is to be forgotten? --key NAME, --model NAME, --team NAME, --tag TAG or --all")
-    print(f"{_ask(admin, '/cache/purge', wanted)['purged']} answers forgotten")
+    _, purged = _ask(admin, "/cache/purge", lambda found: int(found["purged"]), wanted)
+    print(f"{purged} answers forgotten")

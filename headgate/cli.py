@@ -38,7 +38,8 @@ from headgate.terminal import fail
 from headgate.up.addresses import until_free
 from headgate.up.child import Child
 from headgate.up.files import keep_copy
-from headgate.up.supervisor import Configuration, Supervisor, read, remove_orphans
+from headgate.up.folder import remove_orphans
+from headgate.up.supervisor import Configuration, Supervisor, read
 from headgate.workers import Workers
 from sidecar import logs
 from sidecar.configfile import ConfigFile
@@ -317,8 +318,3 @@ def new_key(name: Annotated[str, typer.Argument(help="who it is for")]) -> None:
 def version() -> None:
     """Print the version."""
     print(f"headgate {__version__}")
-
-
-def main() -> None:
-    """The entry point of the `headgate` command."""
-    app()

@@ -13,8 +13,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from headgate.asking import NoAnswerError, RefusedError, admin_url, ask
+from headgate.asking import NoAnswerError, RefusedError, admin_url, ask, understood
 from ratelimit import settings
 from ratelimit.client import names, parse_entries
 from ratelimit.explain import explain as explain_descriptor
@@ -125,11 +126,27 @@ def _ask(url: str, what: str, domain: str, descriptor: str, **more: object) -> A
     query = urllib.parse.urlencode({"domain": domain, "descriptor": descriptor, **more})
     method = "POST" if what in ("credit", "reset") else "GET"
     try:
-        return ask(admin_url(url, f"/{what}?{query}"), method=method, patience=_PATIENCE)
+        found = ask(admin_url(url, f"/{what}?{query}"), method=method, patience=_PATIENCE)
+        with understood():
+            _look(what, found)
     except RefusedError as error:
         _fail(f"{url}: {error}")
     except NoAnswerError as error:
         _fail(f"{url}: cannot be asked: {error} (name the service's debug port with --url)")
+    return found
+
+
+def _look(what: str, found: dict[str, Any]) -> None:
+    """Raises whatever reading raises where it is not the service's answer."""
+    for counter in found["before" if what == "reset" else "counters"]:
+        _cells(counter)
+    if what == "explain":
+        "".join([*found["steps"], found["conclusion"]])
+
+
+def _cells(counter: dict[str, Any]) -> list[Text]:
+    names = ("limit", "algorithm", "used", "remaining", "reset_seconds", "key")
+    return [Text(f"{counter[name]} s" if name == "reset_seconds" else str(counter[name])) for name in names]
 
 
 def _show(counters: list[dict[str, Any]], descriptor: str = "") -> None:
@@ -140,12 +157,5 @@ def _show(counters: list[dict[str, Any]], descriptor: str = "") -> None:
     table = Table("limit", "algorithm", "used", "remaining", "reset")
     table.add_column("key in the store", overflow="fold")
     for one in counters:
-        table.add_row(
-            one["limit"],
-            one["algorithm"],
-            str(one["used"]),
-            str(one["remaining"]),
-            f"{one['reset_seconds']} s",
-            one["key"],
-        )
+        table.add_row(*_cells(one))
     _out.print(table)

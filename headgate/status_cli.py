@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from headgate.asking import NoAnswerError, RefusedError, admin_url, ask
+from headgate.asking import NoAnswerError, RefusedError, admin_url, ask, understood
 from sidecar.errors import HeadgateError
 
 _WIDTH = 160
@@ -27,13 +27,19 @@ def fetch(admin: str) -> Mapping[str, Any]:
     except RefusedError as error:
         raise HeadgateError(f"{url}: {error}: see --admin") from error
     except NoAnswerError as error:
-        raise HeadgateError(f"no gateway answers at {url}: {error}: see --admin") from error
+        raise _nobody(url, error) from error
+
+
+def _nobody(url: str, error: NoAnswerError) -> HeadgateError:
+    return HeadgateError(f"no gateway answers at {url}: {error}: see --admin")
 
 
 def shown(status: Mapping[str, Any]) -> Group:
     """The tables of `status`."""
-    config = status.get("config", {})
-    head = Text(f"{status.get('version', '?')}  config {config.get('hash') or 'differs between workers'}")
+    if status.get("workers") and "version" not in status:
+        return Group(Text("no worker answers", style="red"))
+    config = status["config"]
+    head = Text(f"{status['version']}  config {config.get('hash') or 'differs between workers'}")
     if status.get("draining"):
         head.append("  draining", style="yellow")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -41,12 +47,12 @@ def shown(status: Mapping[str, Any]) -> Group:
         table.add_column(
             name, justify="right" if name in ("share", "served", "failed", "first byte", "open") else "left"
         )
-    for model, targets in status.get("targets", {}).items():
+    for model, targets in status["targets"].items():
         several = len({(target["provider"], target["endpoint"]) for target in targets}) > len(
             {target["provider"] for target in targets}
         )
         for number, target in enumerate(targets):
-            table.add_row(model if number == 0 else "", *_row(target, several_endpoints=several))
+            table.add_row(Text(model if number == 0 else ""), *_row(target, several_endpoints=several))
     cache = status.get("cache")
     return Group(head, table) if cache is None else Group(head, table, Text(_cache_line(cache)))
 
@@ -68,7 +74,7 @@ def _row(target: Mapping[str, Any], *, several_endpoints: bool) -> tuple[str | T
     state = target.get("state", "unknown")
     left, first_byte = target.get("seconds_left"), target.get("first_byte_ms")
     return (
-        name,
+        Text(name),
         Text(state, style=_COLOURS.get(state, "")),
         "" if left is None else f"{left:g} s",
         f"{target.get('share', 0):.0%}",
@@ -76,16 +82,21 @@ def _row(target: Mapping[str, Any], *, several_endpoints: bool) -> tuple[str | T
         str(target.get("failed", "")),
         "" if first_byte is None else f"{first_byte:g} ms",
         str(target.get("in_flight", "")),
-        target.get("why", ""),
+        Text(target.get("why", "")),
     )
 
 
 def print_status(console: Console, admin: str, *, as_json: bool) -> None:
     """Print it. Raises `HeadgateError`."""
     status = fetch(admin)
+    try:
+        with understood():
+            tables = shown(status)
+    except NoAnswerError as error:
+        raise _nobody(admin_url(admin, "/status"), error) from error
     if as_json:
         print(json.dumps(status, indent=2))
     else:
         # Narrower, the columns could not be told apart: the terminal may break its lines, or show less.
         # A console does not print wider than itself.
-        Console(width=max(console.width, _WIDTH)).print(shown(status), soft_wrap=True)
+        Console(width=max(console.width, _WIDTH)).print(tables, soft_wrap=True)

@@ -75,7 +75,7 @@ def put_packages(root: Path, program: Path, *, envoy: bool) -> Path:
         f"home = {program.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
     command = home / "bin" / "headgate"
-    command.write_text(f"#!{HOME}/bin/python\nfrom headgate.cli import main\n\nmain()\n")
+    command.write_text(f"#!{HOME}/bin/python\nfrom headgate.__main__ import main\n\nmain()\n")
     command.chmod(0o755)
     return site
 

@@ -12,22 +12,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import aiohttp
 import structlog
 
-from headgate.demo import DEMO_PREFIX
 from headgate.envoy_admin import EnvoyAdmin
-from headgate.render.layout import Layout
 from headgate.render.secrets import check_files, credentials
 from headgate.settings import Settings, load_settings, pinned
 from headgate.up.addresses import check_free
@@ -35,13 +30,13 @@ from headgate.up.child import ENVOY_DIED, Child
 from headgate.up.drain import drain
 from headgate.up.envoy import EnvoyStart
 from headgate.up.files import EnvoyFiles, EnvoyRefusedError, Rendered, keep_copy, render, write_all
+from headgate.up.folder import RunFolder
 from sidecar.configfile import ConfigFile
 from sidecar.errors import ConfigError, HeadgateError
 from sidecar.reload import changes, fingerprint
 from sidecar.waiting import set_within
 
 _log = structlog.get_logger("up")
-_FOLDER_PREFIX = "headgate-run-"
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
@@ -80,18 +75,6 @@ def _linger(settings: Settings) -> float:
     return settings.request_timeout + settings.decision_timeout + waits + settings.limits.timeout
 
 
-def remove_orphans() -> None:
-    """Remove the private folders of supervisors that were killed: they hold providers' keys, or a demonstration."""
-    found = (Path(tempfile.gettempdir()).glob(f"{prefix}*/owner.pid") for prefix in (_FOLDER_PREFIX, DEMO_PREFIX))
-    for owner in chain.from_iterable(found):
-        try:
-            os.kill(int(owner.read_text()), 0)
-        except ProcessLookupError:
-            shutil.rmtree(owner.parent, ignore_errors=True)
-        except (OSError, ValueError):
-            continue  # somebody else's, or just being made
-
-
 class Supervisor:
     """Runs one gateway on this machine until it is told to stop."""
 
@@ -102,9 +85,8 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
         settings = configuration.settings
-        self._private = not settings.run_dir
-        folder = Path(settings.run_dir or tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-        self.layout = Layout(folder)
+        self._folder = RunFolder(settings.run_dir)
+        self.layout = self._folder.layout
         self._admin = EnvoyAdmin(self.layout.envoy_admin)
         self._keys = credentials(configuration.settings, configuration.file)
         self._rendered = self._render(configuration)
@@ -146,8 +128,7 @@ class Supervisor:
         self._stopping.set()
 
     async def _start(self) -> None:
-        self.layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.layout.owner.write_text(str(os.getpid()))
+        await self._folder.claim()
         self._rejected = await self._rejections()
         write_all(self._rendered, self.layout)
         keep_copy(self.layout.envoy_start, EnvoyStart.of(self._configuration.settings).text())
@@ -200,14 +181,16 @@ class Supervisor:
         return (await self._admin.stats(rf"^{re.escape(name)}$") or {}).get(name, "0")
 
     async def _sidecar_status(self) -> str | None:
-        """The version of the configuration that the sidecar runs; None while it does not answer."""
+        """The version of the configuration that our sidecar runs; None while it does not answer."""
         timeout = aiohttp.ClientTimeout(total=1.0)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.get(f"http://{self._configuration.settings.admin}/status") as response,
             ):
-                return str((await response.json())["config"]["hash"])
+                status = await response.json()
+                ours = status["run_dir"] == str(self.layout.folder.absolute())  # another's may have taken the address
+                return str(status["config"]["hash"]) if ours else None
         except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
             return None
 
@@ -310,8 +293,7 @@ class Supervisor:
             await self._until_left()
         await self._sidecar.stop(_STOP_SECONDS)
         await self._admin.close()
-        if self._private:
-            shutil.rmtree(self.layout.folder, ignore_errors=True)
+        self._folder.release()
 
     async def _drain_envoy(self) -> None:
         settings = self._configuration.settings

@@ -46,7 +46,16 @@ def http(body: bytes, status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body)
 
 
-DRAINS, SERVES = http(b'{"draining": true}'), http(b'{"draining": false}')
+FOREIGN = (
+    b"{}",
+    b'{"config": null, "version": 1, "models": [1], "counters": 1, "before": 1}',
+    b'{"config": "x", "counters": [1], "before": [1]}',
+    b'{"config": {}, "version": 1, "targets": {"m": [{"provider": 1}]}, "counters": [{}], "before": [{}]}',
+    b'{"store": "x", "models": {"m": {}}, "counters": [{"limit": 1}], "before": [{"limit": 1}], "steps": [1]}',
+)
+DRAINS, SERVES = (
+    http(b'{"draining": %s, "version": "1", "config": {}, "targets": {}}' % one) for one in (b"true", b"false")
+)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +63,17 @@ DRAINS, SERVES = http(b'{"draining": true}'), http(b'{"draining": false}')
     [
         (b"-ERR unknown command\r\n", NoAnswerError, "does not speak HTTP"),
         (b"", NoAnswerError, "Remote end closed connection without response"),
-        (http(b"<html>"), NoAnswerError, "Expecting value"),
-        (http(b"[1]"), NoAnswerError, "neither a gateway"),
-        (http(b"\xff"), NoAnswerError, "codec can't decode"),
+        (http(b"<html>"), NoAnswerError, "is not JSON"),
+        (http(b"[1]"), NoAnswerError, "is not a gateway"),
+        (http(b"\xff"), NoAnswerError, "is not JSON"),
+        (http(b"[" * 100_000), NoAnswerError, "is not JSON"),
         (http(b"{}", b"404 Not Found"), RefusedError, "HTTP 404 Not Found"),
         (http(b'{"error": "no"}', b"503 Busy"), RefusedError, "^no$"),
-        (http(b'{"error": {"message": "no key", "code": "x"}}', b"401 No"), RefusedError, "^no key$"),
+        (
+            http(b'{"error": {"message": "no key", "code": "x"}}', b"401 No"),
+            RefusedError,
+            "^no key .is this the port for requests",
+        ),
         (http(b'{"a": 1}')[:-3], NoAnswerError, "IncompleteRead"),
     ],
 )
@@ -90,7 +104,7 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with answering(SERVES) as address:
-        assert ask(admin_url(address, "/status"), patience=5) == {"draining": False}
+        assert ask(admin_url(address, "/status"), patience=5)["draining"] is False
 
 
 @pytest.mark.parametrize("written", ["{}", "http://{}", "http://{}/"])
@@ -102,11 +116,30 @@ def test_the_admin_port_may_be_a_url(written: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["status"], ["cache", "stats"], ["cache", "purge", "--all"]])
-def test_a_command_that_asks_somebody_else_says_so(command: list[str]) -> None:
-    with answering(b"-ERR unknown command\r\n") as address:
+@pytest.mark.parametrize("answer", [b"-ERR unknown command\r\n", *map(http, FOREIGN)])
+def test_a_command_that_asks_somebody_else_says_so(command: list[str], answer: bytes) -> None:
+    with answering(answer) as address:
         found = CliRunner().invoke(app, [*command, "--admin", address])
-    assert found.exit_code == 1
+    assert (found.exit_code, found.exc_info and found.exc_info[0]) == (1, SystemExit)
     assert f"no gateway answers at http://{address}/" in found.output
+
+
+@pytest.mark.parametrize("command", ["explain", "inspect", "credit", "reset"])
+@pytest.mark.parametrize("answer", [b"-ERR unknown command\r\n", *map(http, FOREIGN)])
+def test_an_operator_that_asks_somebody_else_is_told_so(command: str, answer: bytes) -> None:
+    more = ["--hits", "1"] if command == "credit" else []
+    with answering(answer) as address:
+        asked = ["ratelimit", command, "user=a", "--domain", "d", *more, "--url", address]
+        found = CliRunner().invoke(app, asked)
+    assert (found.exit_code, found.exc_info and found.exc_info[0]) == (1, SystemExit)
+    assert f"{address}: cannot be asked: what answers" in found.output
+
+
+def test_brackets_are_shown_as_they_are() -> None:
+    cache = http(b'{"store": "memory", "[bold]a": "[/bold]"}')
+    with answering(cache) as address:
+        found = CliRunner().invoke(app, ["cache", "stats", "--admin", address])
+    assert "[bold]a  [/bold]" in found.output
 
 
 def test_a_gateway_that_drains_is_waited_for() -> None:

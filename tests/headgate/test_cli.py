@@ -233,7 +233,7 @@ def test_folders_of_killed_supervisors_are_removed(tmp_path: Path) -> None:
     demo.process.kill()
     demo.process.wait()
     assert all(folder.exists() for folder in folders)
-    from headgate.up.supervisor import remove_orphans
+    from headgate.up.folder import remove_orphans
 
     remove_orphans()
     assert not any(folder.exists() for folder in folders)
