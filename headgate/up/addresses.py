@@ -18,9 +18,8 @@ _ANSWER_SECONDS = 3.0  # longer than a gateway waits for a worker of its own tha
 
 def check_free(name: str, address: str) -> None:
     """Raise `ConfigError` when the address cannot be bound: somebody else has it, or it is not of this machine."""
-    try:
-        _bind(address)
-    except OSError as error:
+    error = _refusal(address)
+    if error is not None:
         raise _cannot_bind(name, address, error) from error
 
 
@@ -30,33 +29,34 @@ def until_free(name: str, address: str, announce: Callable[[str], None]) -> None
     A gateway that was just killed or told to stop is waited for as long as its admin port says that it drains (then its
     `drain_timeout` bounds that); anybody else has two seconds to go.
     """
-    deadline = None
-    drains = False
-    while True:
-        try:
-            return _bind(address)
-        except OSError as error:
-            now = time.monotonic()
-            if deadline is None:
-                deadline = now + _GIVEN_BACK_SECONDS
-                if error.errno == errno.EADDRINUSE:
-                    announce(f"waiting: somebody has {address} (--{name})")
-            if name == "admin" and error.errno == errno.EADDRINUSE and _drains(address):
-                deadline = time.monotonic() + _GIVEN_BACK_SECONDS
-                if not drains:
-                    announce(f"waiting: a gateway that drains has {address}")
-                drains = True
-            elif now >= deadline or error.errno != errno.EADDRINUSE:
-                raise _cannot_bind(name, address, error) from error
+    deadline = time.monotonic() + _GIVEN_BACK_SECONDS
+    told = ""
+    while (error := _refusal(address)) is not None:
+        now = time.monotonic()
+        # Asked from the second time on: an answer may take a while, and the user knows by then what is waited for.
+        drains = name == "admin" and error.errno == errno.EADDRINUSE and told != "" and _drains(address)
+        if drains:
+            deadline = time.monotonic() + _GIVEN_BACK_SECONDS
+        elif error.errno != errno.EADDRINUSE or now >= deadline:
+            raise _cannot_bind(name, address, error) from error
+        whose = "a gateway that drains" if drains else "somebody"
+        if told != whose:
+            announce(f"waiting: {whose} has {address} (--{name})")
+            told = whose
         time.sleep(_POLL_SECONDS)
 
 
-def _bind(address: str) -> None:
+def _refusal(address: str) -> OSError | None:
+    """Why the address cannot be bound; None when it can."""
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error
+    return None
 
 
 def _cannot_bind(name: str, address: str, error: OSError) -> ConfigError:

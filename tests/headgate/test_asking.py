@@ -158,7 +158,10 @@ def test_a_gateway_that_drains_is_waited_for() -> None:
         until_free("admin", address, said.append)
         assert time.monotonic() > ended[0]
         thread.join()
-    assert said == [f"waiting: somebody has {address} (--admin)", f"waiting: a gateway that drains has {address}"]
+    assert said == [
+        f"waiting: somebody has {address} (--admin)",
+        f"waiting: a gateway that drains has {address} (--admin)",
+    ]
 
 
 def test_an_address_is_waited_for_a_moment() -> None:
