@@ -101,8 +101,9 @@ def _connection_manager(settings: Settings, route_source: Json) -> Json:
             "initial_connection_window_size": 16 << 20,
         },
         request_headers_timeout="15s",
-        # A client that is still sending must get to read an early answer; one of a broken answer waits for this.
-        delayed_close_timeout="0.100s",
+        # A client that is still sending must get to read an early answer. Not shorter: an answer that is not written by
+        # then is lost, and after a burst a turn of Envoy's loop takes a tenth of a second.
+        delayed_close_timeout="1s",
         request_timeout=seconds(settings.request_timeout),
         # Which path takes one is ext_proc's to say: Envoy asks this before there is a route.
         upgrade_configs=[{"upgrade_type": "websocket"}],
