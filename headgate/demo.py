@@ -8,6 +8,7 @@ import os
 import socket
 from pathlib import Path
 
+from headgate.render.layout import Layout
 from sidecar.errors import HeadgateError
 
 DEMO_PREFIX = "headgate-demo-"  # of its folder
@@ -62,7 +63,7 @@ async def until_listening(port: int) -> None:
 
 def write_demo(folder: Path, port: int) -> Path:
     """Write the demo's configuration into `folder`, and whose it is: `remove_orphans` asks."""
-    (folder / "owner.pid").write_text(str(os.getpid()))
+    Layout(folder).owner.write_text(str(os.getpid()))
     path = folder / "headgate-demo.yaml"
     path.write_text(demo_config(port), encoding="utf-8")
     return path

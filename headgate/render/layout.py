@@ -19,6 +19,7 @@ EMBEDDINGS_LISTENER = "embeddings"
 ROUTES = "gateway"
 STAT_PREFIX = "gateway"
 ACCESS_LOG = "headgate"
+OWNER = "owner.pid"
 
 
 def worker_cluster(worker: int, workers: int) -> str:
@@ -84,7 +85,7 @@ class Layout:
     @property
     def owner(self) -> Path:
         """Holds the supervisor's process id: a folder whose owner is gone may be removed."""
-        return self.folder / "owner.pid"
+        return self.folder / OWNER
 
     @property
     def envoy_admin(self) -> Path:

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from headgate.demo import DEMO_PREFIX
-from headgate.render.layout import Layout
+from headgate.render.layout import OWNER, Layout
 from sidecar.errors import ConfigError, Problem
 
 _PREFIX = "headgate-run-"
@@ -64,7 +64,7 @@ class RunFolder:
 
 def remove_orphans() -> None:
     """Remove the private folders of supervisors that were killed: they hold providers' keys, or a demonstration."""
-    found = (Path(tempfile.gettempdir()).glob(f"{prefix}*/owner.pid") for prefix in (_PREFIX, DEMO_PREFIX))
+    found = (Path(tempfile.gettempdir()).glob(f"{prefix}*/{OWNER}") for prefix in (_PREFIX, DEMO_PREFIX))
     for owner in chain.from_iterable(found):
         try:
             os.kill(int(owner.read_text()), 0)
