@@ -19,21 +19,6 @@ _PATIENCE = 5.0  # seconds
 _COLOURS = {"available": "green", "trial": "yellow", "cooling": "yellow", "ejected": "red", "down": "red"}
 
 
-def fetch(admin: str) -> Mapping[str, Any]:
-    """`/status` of the admin port. Raises `HeadgateError` when nobody answers there."""
-    url = admin_url(admin, "/status")
-    try:
-        return ask(url, patience=_PATIENCE)
-    except RefusedError as error:
-        raise HeadgateError(f"{url}: {error}: see --admin") from error
-    except NoAnswerError as error:
-        raise _nobody(url, error) from error
-
-
-def _nobody(url: str, error: NoAnswerError) -> HeadgateError:
-    return HeadgateError(f"no gateway answers at {url}: {error}: see --admin")
-
-
 def shown(status: Mapping[str, Any]) -> Group:
     """The tables of `status`."""
     if status.get("workers") and "version" not in status:
@@ -88,12 +73,15 @@ def _row(target: Mapping[str, Any], *, several_endpoints: bool) -> tuple[str | T
 
 def print_status(console: Console, admin: str, *, as_json: bool) -> None:
     """Print it. Raises `HeadgateError`."""
-    status = fetch(admin)
+    url = admin_url(admin, "/status")
     try:
+        status = ask(url, patience=_PATIENCE)
         with understood():
             tables = shown(status)
+    except RefusedError as error:
+        raise HeadgateError(f"{url}: {error}: see --admin") from error
     except NoAnswerError as error:
-        raise _nobody(admin_url(admin, "/status"), error) from error
+        raise HeadgateError(f"no gateway answers at {url}: {error}: see --admin") from error
     if as_json:
         print(json.dumps(status, indent=2))
     else:

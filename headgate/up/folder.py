@@ -35,31 +35,36 @@ class RunFolder:
         folder.mkdir(mode=0o700, parents=True, exist_ok=not self._private)
         lock = os.open(owner, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + _GIVEN_UP_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(lock)
-                    what = f"the gateway of process {owner.read_text() or '?'} has {folder}"
-                    mend = "give each gateway a folder of its own (HEADGATE_RUN_DIR)"
-                    raise ConfigError([Problem("run_dir", "", what, mend)]) from None
-                await asyncio.sleep(_POLL_SECONDS)  # one that was killed or stopped is just going
-            except OSError:
-                break  # a file system without locks: whoever mounts it sees to it
-            else:
-                break
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                os.close(lock)
+                what = f"the gateway of process {owner.read_text() or '?'} has {folder}"
+                mend = "give each gateway a folder of its own (HEADGATE_RUN_DIR)"
+                raise ConfigError([Problem("run_dir", "", what, mend)])
+            await asyncio.sleep(_POLL_SECONDS)  # one that was killed or stopped is just going
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
         self._lock = lock
 
     def release(self) -> None:
-        """Give it up; a private one is removed."""
+        """Give up what was claimed; a private one is removed."""
+        if self._lock is None:
+            return
         if self._private:
             shutil.rmtree(self.layout.folder, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
+        self._lock = None
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the file is ours now. One of a file system without locks is: whoever mounts it sees to it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def remove_orphans() -> None:
